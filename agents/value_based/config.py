@@ -1,0 +1,96 @@
+"""Config of DQN and Double DQN. The defaults are Dopamine's JAX DQN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from agents.base_config import MlpConfig, NatureCnnConfig, NetworkConfig, OffPolicyFields
+from memory.config import ReplayConfig
+
+if TYPE_CHECKING:
+    import gymnasium
+    import numpy as np
+
+    from agents.value_based.dqn import DQNAgent
+
+
+class DQNConfig(OffPolicyFields):
+    """Deep Q-learning, optionally with double estimation.
+
+    Source: Dopamine, jax/agents/dqn/configs/dqn.gin and jax/agents/dqn/dqn_agent.py, unless a field says otherwise.
+    """
+
+    kind: ClassVar[Literal["off_policy"]] = "off_policy"
+
+    name: Literal["dqn"] = Field("dqn", description="Discriminator of the agent union.")
+    network: NetworkConfig = Field(NatureCnnConfig(), description="Network from observations to action values.")
+    double: bool = Field(
+        False,
+        description="Whether the online network chooses the action whose target value is bootstrapped. "
+        "Source: van Hasselt et al. 2016.",
+    )
+    replay: ReplayConfig = Field(
+        ReplayConfig(), description="Replay memory; Dopamine keeps 1,000,000 transitions, sampled uniformly."
+    )
+    learning_rate: float = Field(6.25e-5, gt=0, le=1, description="Adam's step size.")
+    adam_eps: float = Field(1.5e-4, gt=0, le=1, description="Adam's epsilon, outside the square root.")
+    loss: Literal["mse", "huber"] = Field(
+        "mse", description="Loss of the TD error; importance weights apply to both. Dopamine's JAX DQN trains with mse."
+    )
+    huber_delta: float = Field(1.0, gt=0, description="Error from which the Huber loss is linear (units of return).")
+    target_update_period: int = Field(
+        2000,
+        ge=1,
+        description="Gradient steps between two copies of the online network into the target network: Dopamine's "
+        "8,000 env steps at one update every 4.",
+    )
+    epsilon_initial: float = Field(1.0, ge=0, le=1, description="Probability of a random action until learning starts.")
+    epsilon_final: float = Field(0.01, ge=0, le=1, description="Probability of a random action after the decay.")
+    epsilon_decay: int = Field(
+        250_000, ge=1, description="Env steps, counted from learning_starts, of the linear decay of epsilon."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="Number format the network body computes in. Parameters, Adam, head, TD targets and loss stay in "
+        "float32. Dopamine computes in float32.",
+    )
+    channels_last: bool = Field(
+        False,
+        description="Whether convolutions run with channels innermost: other speed, equal results up to rounding.",
+    )
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> DQNConfig:
+        if self.epsilon_final > self.epsilon_initial:
+            raise ValueError(f"epsilon_final={self.epsilon_final} lies above epsilon_initial={self.epsilon_initial}")
+        if self.loss == "mse" and "huber_delta" in self.model_fields_set and self.huber_delta != 1.0:
+            raise ValueError(f"huber_delta={self.huber_delta} has no effect with loss=mse: set loss=huber")
+        if isinstance(self.network, MlpConfig) and (self.precision != "fp32" or self.channels_last):
+            raise ValueError("precision=bf16 and channels_last=true need a convolutional network, not network.kind=mlp")
+        if self.replay.capacity < self.batch_size:
+            raise ValueError(f"replay.capacity={self.replay.capacity} is smaller than batch_size={self.batch_size}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Short name for directories and tables."""
+        return "double_dqn" if self.double else "dqn"
+
+    def build(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        *,
+        device: str,
+        seed: np.random.SeedSequence,
+    ) -> DQNAgent:
+        """Builds the agent.
+
+        Raises:
+            ValueError: if the spaces do not fit the network, or actions are not discrete.
+        """
+        from agents.value_based.dqn import build_dqn
+
+        return build_dqn(self, observation_space, action_space, device=device, seed=seed)

@@ -1,0 +1,1 @@
+"""After training: arrays and records in, tables and figures out."""

@@ -1,0 +1,123 @@
+"""Figures of a comparison: learning curves over env steps, and final scores with their intervals.
+
+Figures are drawn on matplotlib's Agg canvas, without pyplot: no display and no global state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from analysis.compare import Row
+    from analysis.curves import Curve
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+"""Okabe and Ito's colours (Color Universal Design, 2008), told apart by colour-blind readers too."""
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+_COLUMNS = 3
+
+
+def curves_figure(curves: Sequence[Curve], title: str) -> Figure:
+    """Draws a panel per env with a line per group: the mean over seeds.
+
+    From 3 seeds there is a band of one standard error; below, every run is drawn as a thin line.
+
+    Args:
+        curves: at least one.
+        title: of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    envs = list(dict.fromkeys(curve.env_id for curve in curves))
+    groups = list(dict.fromkeys(curve.group for curve in curves))
+    num_columns = min(_COLUMNS, len(envs))
+    num_rows = math.ceil(len(envs) / num_columns)
+    size = (4.2 * num_columns + 1.2, 3.0 * num_rows + 1.0 + 0.22 * len(groups))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
+    for panel, env_id in zip(panels, envs, strict=False):
+        own = [curve for curve in curves if curve.env_id == env_id]
+        for curve in own:
+            _draw_curve(panel, curve, groups.index(curve.group))
+        _dress(panel)
+        panel.set_title(env_id, fontsize=10)
+        panel.set_xlabel("env steps")
+        panel.set_ylabel(own[0].column)
+    for panel in panels[len(envs) :]:
+        panel.set_visible(False)
+    handles = {line.get_label(): line for panel in panels for line in panel.get_lines() if line.get_label()[0] != "_"}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower left", frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def _draw_curve(panel: Axes, curve: Curve, position: int) -> None:
+    colour = COLOURS[position % len(COLOURS)]
+    seeds = f"{len(curve.values)} seed" + ("s" if len(curve.values) > 1 else "")
+    panel.plot(curve.env_steps, curve.mean, color=colour, linewidth=1.8, label=f"{curve.group} (mean of {seeds})")
+    if curve.band is not None:
+        panel.fill_between(curve.env_steps, *curve.band, color=colour, alpha=0.2, linewidth=0)
+    elif len(curve.values) > 1:
+        for values in curve.values:
+            panel.plot(curve.env_steps, values, color=colour, linewidth=0.7, alpha=0.5, label="_run")
+
+
+def scores_figure(rows: Sequence[Row], points: Sequence[tuple[str, str, float]], title: str, label: str) -> Figure:
+    """Draws a line per row: the interquartile mean, its interval where there is one, and every run as a small dot.
+
+    Args:
+        rows: of the comparison, at least one.
+        points: (group, task, score) of every run.
+        title: of the figure.
+        label: of the score axis.
+    """
+    from matplotlib.figure import Figure
+
+    groups = list(dict.fromkeys(row.group for row in rows))
+    ordered = sorted(rows, key=lambda row: (row.task != "all tasks", row.task, groups.index(row.group)))
+    figure = Figure(figsize=(7.5, 1.4 + 0.34 * len(ordered)), layout="constrained")
+    panel = figure.subplots()
+    for height, row in enumerate(reversed(ordered)):
+        position = groups.index(row.group)
+        colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+        runs = [score for group, task, score in points if (group, task) == (row.group, row.task)]
+        panel.plot(runs, np.full(len(runs), height), ".", color=colour, alpha=0.4, markersize=6)
+        if row.iqm_interval is not None:
+            panel.plot([row.iqm_interval.low, row.iqm_interval.high], [height, height], color=colour, linewidth=2.5)
+        panel.plot(row.iqm, height, marker, color=colour, markersize=7)
+    panel.set_yticks(range(len(ordered)), [_row_label(row) for row in reversed(ordered)], fontsize=8)
+    panel.set_ylim(-0.7, len(ordered) - 0.3)
+    panel.set_xlabel(f"{label}: interquartile mean, interval over seeds where there are 3 or more")
+    panel.set_title(title, fontsize=11, loc="left")
+    _dress(panel)
+    return figure
+
+
+def _row_label(row: Row) -> str:
+    return f"{row.group}  {row.task}  (n={row.num_seeds})"
+
+
+def _dress(panel: Axes) -> None:
+    panel.grid(alpha=0.25, linewidth=0.6)
+    panel.set_axisbelow(True)
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+    panel.tick_params(labelsize=8)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, in one step."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    temporary = path.with_name(path.name + ".tmp")
+    FigureCanvasAgg(figure)
+    figure.savefig(temporary, format="png", dpi=140, facecolor="white")
+    temporary.replace(path)

@@ -1,0 +1,144 @@
+"""A checkpoint of a run whose replay holds 100,000 single frames: seconds and bytes, first and incremental.
+
+    python -m benchmarks.checkpoint --out docs/results/benchmarks
+
+The frames are those of a random policy, so that compression meets real pictures. The agent is the default DQN after
+one update, so that the optimizer has its moments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from tianshou.utils.torch_utils import policy_within_training_step
+
+from agents import DQNConfig
+from benchmarks.tables import Cell, Goal, Result
+from envs.atari.config import AtariConfig
+from memory.config import ReplayConfig
+from trainers.checkpointing import CheckpointStore
+from trainers.collector import OnlineCollector
+
+NUM_ENVS = 8
+
+
+class Run:
+    """A training run reduced to what a checkpoint holds."""
+
+    def __init__(self, game: str, capacity: int, directory: Path) -> None:
+        """Makes agent, replay, collector and store.
+
+        Args:
+            game: short name.
+            capacity: of the replay (unit: transitions).
+            directory: where checkpoints go.
+        """
+        self.env = AtariConfig(game=game, num_envs=NUM_ENVS).make_training_env()
+        spaces = (self.env.single_observation_space, self.env.single_action_space)
+        self.agent = DQNConfig().build(*spaces, device="cpu", seed=np.random.SeedSequence(0))
+        self.replay = ReplayConfig(capacity=capacity).build(
+            *spaces, num_envs=NUM_ENVS, rng=np.random.default_rng(0), log=lambda line: None
+        )
+        self.collector = OnlineCollector(self.agent, self.env, self.replay)
+        self.collector.start_episodes(range(NUM_ENVS))
+        self.store = CheckpointStore(directory, keep=2)
+        self.env_steps = 0
+
+    def collect(self, env_steps: int) -> None:
+        """Adds this many transitions of a random policy, and one update."""
+        self.collector.collect(n_step=env_steps, random=True)
+        self.env_steps += env_steps
+        with policy_within_training_step(self.agent.dqn.policy):
+            self.agent.dqn.update(buffer=self.replay, sample_size=32)
+
+    def save(self) -> float:
+        """Writes a checkpoint and gives the wall time of it (unit: seconds)."""
+        started = time.perf_counter()
+        replay_arrays, replay_counters = self.replay.state()
+        arguments: dict[str, Any] = {
+            "index": max(self.store.indices(), default=-1) + 1,
+            "env_steps": self.env_steps,
+            "weights": self.agent.weights(),
+            "optimizer": self.agent.optimizer_state(),
+            "counters": {"agent": self.agent.counters(), "replay": replay_counters},
+            "arrays": replay_arrays,
+            "replay_chunk": self.replay.new_data(self.store.replay_counts),
+            "replay_counts": self.replay.num_added.copy(),
+            "replay_slots": self.replay.ring.slots,
+        }
+        self.store.save(**arguments)
+        return time.perf_counter() - started
+
+    def load(self) -> float:
+        """Reads the newest checkpoint back into the replay and gives the wall time of it (unit: seconds)."""
+        started = time.perf_counter()
+        snapshot = self.store.load_latest()
+        assert snapshot is not None
+        self.replay.load(snapshot.replay_chunks, (snapshot.arrays, snapshot.counters["replay"]))
+        return time.perf_counter() - started
+
+
+def bytes_in(directory: Path) -> int:
+    """Gives the bytes of all files below a directory."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def main() -> None:
+    """Measures and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--game", default="pong")
+    parser.add_argument("--frames", type=int, default=100_000, help="transitions in the replay at the first checkpoint")
+    parser.add_argument("--new", type=int, default=10_000, help="transitions between two later checkpoints")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--directory", type=Path, help="where to write (default: the system's temporary folder)")
+    parser.add_argument("--out", type=Path, help="folder for checkpoint.json")
+    options = parser.parse_args()
+    first: list[float] = []
+    later: list[float] = []
+    loads: list[float] = []
+    with tempfile.TemporaryDirectory(dir=options.directory) as name:
+        run = Run(options.game, options.frames + 2 * options.rounds * options.new, Path(name))
+        run.collect(options.frames)
+        for index in range(options.rounds):
+            directory = Path(name) / str(index)
+            run.store = CheckpointStore(directory, keep=2)
+            first.append(run.save())
+            bytes_first = bytes_in(directory)
+            run.collect(options.new)
+            later.append(run.save())
+            bytes_later = bytes_in(directory) - bytes_first
+            loads.append(run.load())
+        frames_last = int(run.replay.num_added.sum()) - options.new
+        run.env.close()
+    rows: list[list[Cell]] = [
+        ["first checkpoint, everything is new", median(first), bytes_first / 1e6, bytes_first / frames_last],
+        [f"next checkpoint, {options.new:,} new transitions", median(later), bytes_later / 1e6, None],
+        ["load the newest, with the replay", median(loads), None, None],
+    ]
+    Result(
+        benchmark="checkpoint",
+        question=f"What does a checkpoint cost once the replay holds {options.frames:,} frames or more?",
+        settings={
+            "game": options.game,
+            "frames": options.frames,
+            "rounds": options.rounds,
+            "raw MB": options.frames * 7056 / 1e6,
+        },
+        columns=["what", "seconds (median)", "MB written", "bytes per frame"],
+        rows=rows,
+        goals=[
+            Goal("first checkpoint, seconds", median(first), 2.0, at_least=False),
+            Goal("next checkpoint, seconds", median(later), 2.0, at_least=False),
+        ],
+        samples={"first": first, "next": later, "load": loads},
+    ).publish(options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command line and the run directory: configs in, runs out."""

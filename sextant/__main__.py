@@ -1,0 +1,5 @@
+"""``python -m sextant``."""
+
+from sextant.cli import entry_point
+
+entry_point()

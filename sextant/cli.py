@@ -1,0 +1,246 @@
+"""The ``sextant`` command: reads the command line, checks it, and only then imports what the command needs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sextant.checkout import put_checkout_first, shadowed_packages, shadowing_message
+
+USAGE_ERROR, FAILURE = 2, 1
+
+EXAMPLES = """\
+examples:
+  sextant train agent=dqn env=atari env.game=pong seed=0
+  sextant train -m seed=0,1,2 agent=dqn,double_dqn env.game=breakout
+  sextant resume runs/dqn-pong/0-20260101-120000
+  sextant evaluate run=runs/dqn-pong/0-20260101-120000 protocol=dopamine checkpoint=best
+  sextant board runs
+"""
+
+
+def entry_point() -> None:
+    """Runs the command line and exits with its status."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: the command line without the program's name.
+    Returns:
+        exit status: 0 done, 1 failed, 2 refused before anything started.
+    """
+    put_checkout_first()
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if hasattr(options, "overrides"):
+        options.overrides += [argument for argument in rest if not argument.startswith("-")]
+        rest = [argument for argument in rest if argument.startswith("-")]
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command is None:
+        parser.print_help()
+        return USAGE_ERROR
+    if options.run is not _doctor and (taken := shadowed_packages()):
+        return _refused(shadowing_message(taken))
+    return _guarded(options.run, options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Gives the parser of all commands; each sets ``run`` to the function that carries it out."""
+    parser = argparse.ArgumentParser(
+        prog="sextant",
+        description="Trains, evaluates and compares reinforcement-learning agents on Atari and Meta-World.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command")
+
+    train = _config_command(commands, "train", "train an agent; writes a run directory", _train)
+    train.add_argument("-m", "--multirun", action="store_true", help="one run per combination of swept values")
+
+    resume = commands.add_parser("resume", help="go on with a run from its last good checkpoint")
+    resume.add_argument("run_dir", type=Path, help="the run directory")
+    resume.set_defaults(run=_resume)
+
+    _config_command(commands, "evaluate", "roll out a trained agent under a named protocol", _evaluate, _evaluate_keys)
+
+    compare = commands.add_parser("compare", help="table and plot of several runs, with intervals")
+    compare.add_argument("runs", nargs="+", type=Path, help="run directories")
+    compare.add_argument("--allow-mixed", action="store_true", help="compare results of different protocols all the same")
+    compare.add_argument("--metric", help="return, human_normalised, success, success_last or length (default: by env)")
+    compare.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which policy (default: last)")
+    compare.add_argument("--protocol", help="id of the protocol; needed where a run was evaluated under several")
+    compare.add_argument("--out", type=Path, help="folder for table and plots (default: comparisons/GROUPS)")
+    compare.set_defaults(run=_compare)
+
+    board = commands.add_parser("board", help="TensorBoard on the runs")
+    board.add_argument("runs", nargs="*", type=Path, default=[Path("runs")], help="run directories or folders of them")
+    board.add_argument("--port", type=int, default=6006, help="port (default: 6006)")
+    board.add_argument("--host", default="localhost", help="address to listen at (default: localhost)")
+    board.set_defaults(run=_board)
+
+    doctor = commands.add_parser("doctor", help="versions, known-bad combinations, threads, memory, devices")
+    doctor.set_defaults(run=_doctor)
+
+    env = commands.add_parser("env", help="what there is to act in").add_subparsers(dest="what", required=True)
+    env_list = env.add_parser("list", help="games, tasks, benchmarks and protocols")
+    env_list.set_defaults(run=_env_list)
+    _config_command(env, "describe", "the fully resolved protocols of an env, and the replay's size", _env_describe)
+
+    config = commands.add_parser("config", help="the keys of a config").add_subparsers(dest="what", required=True)
+    show = _config_command(config, "show", "every key with value, type, range and description", _config_show)
+    show.add_argument("--yaml", action="store_true", help="only the resolved config, as YAML")
+    return parser
+
+
+def _config_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+    key_help: Callable[[Sequence[str]], str] | None = None,
+) -> argparse.ArgumentParser:
+    """Adds a command that takes ``key=value`` arguments, and whose ``--help`` lists the keys."""
+    command = commands.add_parser(name, help=summary, add_help=False)
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="keys and their values, listed below")
+    command.add_argument("-h", "--help", action="store_true", dest="wants_help", help="this text and every key")
+    command.set_defaults(run=run, usage=command.format_help, key_help=key_help or _train_keys)
+    return command
+
+
+def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Runs a command; what a person can mend is told in one message, without a traceback."""
+    from memory.config import ReplayTooLarge
+    from sextant.refusal import ConfigError
+    from sextant.run_dirs import RunError
+
+    try:
+        if getattr(options, "wants_help", False):
+            print(options.usage())
+            print(options.key_help(options.overrides))
+            return 0
+        return run(options)
+    except ConfigError as error:
+        return _refused(str(error))
+    except (ReplayTooLarge, RunError) as error:
+        return _failed(str(error))
+    except OSError as error:
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except KeyboardInterrupt:
+        return _failed("stopped")
+
+
+def _train(options: argparse.Namespace) -> int:
+    if options.multirun:
+        from sextant.sweep import run_sweep
+
+        return run_sweep(options.overrides)
+    from sextant.config import compose_train_config
+
+    config = compose_train_config(options.overrides)
+    from sextant.train import run_train
+
+    run_train(config)
+    return 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from sextant.config import load_run_config
+
+    load_run_config(options.run_dir)
+    from sextant.train import run_resume
+
+    run_resume(options.run_dir)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from sextant.evaluate_config import read_evaluate_config
+
+    config = read_evaluate_config(options.overrides)
+    from sextant.evaluate import run_evaluate
+
+    run_evaluate(config.run, **{key: value for key, value in config if key != "run"})
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from sextant.compare import run_compare
+
+    run_compare(
+        options.runs,
+        metric=options.metric,
+        checkpoint=options.checkpoint,
+        protocol=options.protocol,
+        allow_mixed=options.allow_mixed,
+        out=options.out,
+    )
+    return 0
+
+
+def _board(options: argparse.Namespace) -> int:
+    from sextant.board import run_board
+
+    return run_board(options.runs, port=options.port, host=options.host)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sextant.doctor import run_doctor
+
+    return run_doctor()
+
+
+def _env_list(options: argparse.Namespace) -> int:
+    from sextant.describe import env_list_text
+
+    print(env_list_text())
+    return 0
+
+
+def _env_describe(options: argparse.Namespace) -> int:
+    from sextant.config import compose_train_config
+    from sextant.describe import env_text
+
+    print(env_text(compose_train_config(options.overrides)))
+    return 0
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    from sextant.config import compose_train_config, config_yaml
+    from sextant.help import config_text
+
+    config = compose_train_config(options.overrides)
+    print(config_yaml(config) if options.yaml else config_text(config))
+    return 0
+
+
+def _train_keys(overrides: Sequence[str]) -> str:
+    """Gives the presets, and every key of the config that these overrides choose."""
+    from sextant.config import compose_train_config
+    from sextant.help import config_text, groups_text
+
+    keys = config_text(compose_train_config(overrides))
+    return f"presets (group=preset):\n{groups_text()}\n\nkeys, with their values for these presets:\n{keys}"
+
+
+def _evaluate_keys(overrides: Sequence[str]) -> str:
+    """Gives every key of ``sextant evaluate``."""
+    from sextant.evaluate_config import EvaluateConfig
+    from sextant.help import keys_text
+
+    return f"keys:\n{keys_text(EvaluateConfig, {})}"
+
+
+def _refused(message: str) -> int:
+    print(f"sextant: {message}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+def _failed(message: str) -> int:
+    print(f"sextant: {message}", file=sys.stderr)
+    return FAILURE

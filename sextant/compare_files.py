@@ -1,0 +1,115 @@
+"""Writes a comparison: CSV and Markdown tables, a CSV line per run, and the plots; and its table for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sextant.compare import improvement_text, interval_text
+
+if TYPE_CHECKING:
+    from analysis.compare import Metric, Row
+    from analysis.curves import Curve
+    from analysis.statistics import Interval
+    from sextant.compare import Comparison
+
+_HEADINGS = ("group", "task", "seeds", "episodes", "env steps", "IQM", "mean", "least / most", "interval")
+
+
+def write_comparison(comparison: Comparison, metric: Metric, curves: Sequence[Curve], checkpoint: str) -> None:
+    """Writes ``table.csv``, ``table.md``, ``runs.csv``, ``scores.png`` and, where there are curves, ``curves.png``.
+
+    Args:
+        comparison: what to write, and where.
+        metric: it was made with.
+        curves: learning curves of the groups.
+        checkpoint: ``last`` or ``best``.
+    """
+    from analysis.figures import curves_figure, save_png, scores_figure
+    from trainers.run_log import write_atomically
+
+    directory = comparison.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    title = f"{metric.title}, {checkpoint} checkpoint"
+    write_atomically(directory / "table.csv", _csv([_csv_row(row) for row in comparison.rows]))
+    write_atomically(directory / "runs.csv", _csv([vars(score) for score in comparison.scores]))
+    write_atomically(directory / "table.md", markdown(comparison, title))
+    points = [(score.group, score.task, score.score) for score in comparison.scores]
+    save_png(scores_figure(comparison.rows, points, title, metric.title), directory / "scores.png")
+    if curves:
+        save_png(curves_figure(curves, "learning curves, mean over seeds"), directory / "curves.png")
+    else:
+        (directory / "curves.png").unlink(missing_ok=True)
+
+
+def markdown(comparison: Comparison, title: str) -> str:
+    """Gives the comparison as a Markdown page."""
+    lines = [f"# {title}", "", "| " + " | ".join(_HEADINGS) + " |", "|---|---|" + "--:|" * 6 + "---|"]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in comparison.rows]
+    lines.append("")
+    lines += [f"- {text}" for text in [*comparison.warnings, *map(improvement_text, comparison.improvements)]]
+    return "\n".join(lines) + "\n"
+
+
+def comparison_table(comparison: Comparison, title: str) -> Any:
+    """Gives the rich table for the terminal."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for position, heading in enumerate(_HEADINGS):
+        table.add_column(heading, justify="right" if 2 <= position <= 7 else "left", overflow="fold")
+    for row in comparison.rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.group,
+        row.task,
+        str(row.num_seeds),
+        _range(row.episodes),
+        _range(row.env_steps),
+        f"{row.iqm:.4g}{interval_text(row.iqm_interval)}",
+        f"{row.mean:.4g}{interval_text(row.mean_interval)}",
+        f"{row.low:.4g} / {row.high:.4g}",
+        row.note,
+    )
+
+
+def _range(pair: tuple[int, int]) -> str:
+    low, high = pair
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _csv_row(row: Row) -> dict[str, Any]:
+    def bounds(name: str, interval: Interval | None) -> dict[str, Any]:
+        low, high = ("", "") if interval is None else (interval.low, interval.high)
+        return {f"{name}_low": low, f"{name}_high": high}
+
+    return {
+        "group": row.group,
+        "task": row.task,
+        "seeds": row.num_seeds,
+        "episodes_least": row.episodes[0],
+        "episodes_most": row.episodes[1],
+        "env_steps_least": row.env_steps[0],
+        "env_steps_most": row.env_steps[1],
+        "iqm": row.iqm,
+        **bounds("iqm", row.iqm_interval),
+        "mean": row.mean,
+        **bounds("mean", row.mean_interval),
+        "least": row.low,
+        "most": row.high,
+        "interval": row.note,
+    }
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,86 @@
+"""Settings of different parts that cannot go together, found without importing any of those parts' libraries.
+
+What one part can check by itself, its own config class checks. An environment whose spaces are not known beforehand
+(any gymnasium id) passes here and is checked when the agent is built.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from agents import AgentConfig
+from envs import AtariConfig, EnvConfig, MetaworldConfig
+from trainers.config import TrainerConfig
+
+Observations = Literal["images", "vectors"]
+Actions = Literal["discrete", "box"]
+
+KNOWN_SPACES: dict[str, tuple[Observations, Actions]] = {
+    "CartPole-v1": ("vectors", "discrete"),
+    "Acrobot-v1": ("vectors", "discrete"),
+    "MountainCar-v0": ("vectors", "discrete"),
+    "MountainCarContinuous-v0": ("vectors", "box"),
+    "Pendulum-v1": ("vectors", "box"),
+    "identity-v0": ("vectors", "discrete"),
+    "identity-box-v0": ("vectors", "box"),
+    "pixel-catch-v0": ("images", "discrete"),
+}
+"""Spaces of the classic environments that people use most (a test compares them with the environments)."""
+
+ACTIONS_OF_AGENT: dict[str, Actions] = {"dqn": "discrete", "sac": "box"}
+"""Agents that can only act in one kind of action space."""
+
+
+def spaces_of(env: EnvConfig) -> tuple[Observations, Actions] | None:
+    """Gives the kinds of an environment's observations and actions, or None where they are not known beforehand."""
+    if isinstance(env, AtariConfig):
+        return "images", "discrete"
+    if isinstance(env, MetaworldConfig):
+        return "vectors", "box"
+    return KNOWN_SPACES.get(env.id)
+
+
+def contradictions(agent: AgentConfig, env: EnvConfig, trainer: TrainerConfig) -> list[str]:
+    """Gives one sentence for each pair of settings that cannot both hold, naming keys and values.
+
+    Args:
+        agent: what learns.
+        env: what it acts in.
+        trainer: how long.
+    """
+    found = []
+    spaces = spaces_of(env)
+    if spaces is not None:
+        found += _agent_against_spaces(agent, env, *spaces)
+    if agent.kind == "off_policy":
+        if agent.learning_starts >= trainer.total_env_steps:
+            found.append(
+                f"agent.learning_starts={agent.learning_starts} is not before the run's end, "
+                f"trainer.total_env_steps={trainer.total_env_steps}: nothing would be learned"
+            )
+        if agent.replay.capacity < env.num_envs:
+            found.append(f"agent.replay.capacity={agent.replay.capacity} is less than env.num_envs={env.num_envs}")
+    return found
+
+
+def _agent_against_spaces(agent: Any, env: EnvConfig, observations: Observations, actions: Actions) -> list[str]:
+    found = []
+    needed = ACTIONS_OF_AGENT.get(agent.name)
+    if needed is not None and needed != actions:
+        found.append(
+            f"agent={agent.name} acts in {needed} action spaces, but {env.env_id} has {actions} actions: "
+            f"choose {'sac or ppo' if actions == 'box' else 'dqn or ppo'}"
+        )
+    network = getattr(agent.network, "kind", None)
+    if observations == "vectors" and network in ("nature_cnn", "impala_cnn"):
+        found.append(
+            f"agent.network.kind={network} reads images, but {env.env_id} gives vectors: use agent.network.kind=mlp"
+        )
+    if observations == "images" and network == "mlp":
+        found.append(
+            f"agent.network.kind=mlp reads vectors, but {env.env_id} gives images: use agent.network.kind=nature_cnn"
+        )
+    replay = getattr(agent, "replay", None)
+    if observations == "vectors" and replay is not None and replay.frames == "single":
+        found.append(f"agent.replay.frames=single needs stacked images, but {env.env_id} gives vectors: use auto or full")
+    return found

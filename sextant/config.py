@@ -1,0 +1,144 @@
+"""The config of a training run: what Hydra composes, checked by pydantic before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from agents import AgentConfig
+from envs import EnvConfig
+from envs.base import Strict
+from sextant.compatibility import contradictions
+from sextant.overrides import compose_data
+from sextant.refusal import ConfigError, refusal
+from sextant.schema import completed
+from trainers.config import TrainerConfig
+
+__all__ = [
+    "ConfigError",
+    "TrainConfig",
+    "compose_train_config",
+    "config_yaml",
+    "load_run_config",
+    "save_run_config",
+    "validated",
+]
+
+CONFIG_FILE = "config.yaml"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class TrainConfig(Strict):
+    """Everything that decides what a training run computes, and where it is kept."""
+
+    agent: AgentConfig = Field(description="What learns; presets in configs/agent.")
+    env: EnvConfig = Field(description="What it acts in; presets in configs/env.")
+    trainer: TrainerConfig = Field(
+        description="How long, and how often to evaluate and checkpoint; presets in configs/trainer."
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**63,
+        description="The one seed all randomness of the run is derived from (no unit; design section 3).",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Where the networks live; auto is cuda where there is one. Only cpu is bit-exact (design section 3).",
+    )
+    threads: int | Literal["auto"] = Field(
+        "auto",
+        description="CPU threads of PyTorch (unit: threads); auto takes the fastest in a short measurement at the start.",
+    )
+    resume: Literal["never", "auto"] = Field(
+        "never",
+        description="auto goes on with the newest unfinished run of this same config, if there is one; never starts afresh.",
+    )
+    runs_dir: Path = Field(
+        Path("runs"), description="Folder under which run directories are made (path; relative to where you are)."
+    )
+
+    @model_validator(mode="after")
+    def _must_not_contradict(self) -> Self:
+        if not self.threads == "auto" and self.threads < 1:
+            raise ValueError(f"threads={self.threads}: expected auto or int >= 1")
+        found = contradictions(self.agent, self.env, self.trainer)
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
+
+def compose_train_config(overrides: Sequence[str]) -> TrainConfig:
+    """Composes and checks the config that a command line asks for.
+
+    Args:
+        overrides: Hydra overrides, such as ``agent=dqn`` or ``env.game=pong``.
+    Raises:
+        ConfigError: for anything that cannot be run, naming the key, the value and what is allowed.
+    """
+    return validated(TrainConfig, compose_data(overrides))
+
+
+def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
+    """Checks plain data against a config class; values are taken as they are, not converted between types.
+
+    Raises:
+        ConfigError: listing every refused key.
+    """
+    full = completed(model, _whole_numbers_as_int(data))
+    try:
+        return model.model_validate_json(json.dumps(full), strict=True)
+    except ValidationError as error:
+        raise refusal(model, full, error) from error
+
+
+def config_yaml(config: BaseModel) -> str:
+    """Gives a config as plain YAML, every key written out."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+
+
+def save_run_config(config: TrainConfig, run_dir: Path) -> Path:
+    """Writes the fully resolved config of a run as plain YAML and gives the file's path."""
+    path = run_dir / CONFIG_FILE
+    path.write_text(config_yaml(config), encoding="utf-8")
+    return path
+
+
+def load_run_config(run_dir: Path) -> TrainConfig:
+    """Reads the config of a run directory back.
+
+    Raises:
+        ConfigError: if there is no readable config, or it is not one this version can run.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path(run_dir) / CONFIG_FILE
+    try:
+        data = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{run_dir} is not a run directory: it has no {CONFIG_FILE}") from None
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} does not hold a config")
+    try:
+        return validated(TrainConfig, {str(key): value for key, value in data.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{path} was refused: {error}") from error
+
+
+def _whole_numbers_as_int(value: Any) -> Any:
+    """Turns 1e6 into 1000000, so that a whole number may be written either way."""
+    if isinstance(value, Mapping):
+        return {str(key): _whole_numbers_as_int(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers_as_int(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,408 @@
+"""What ``sextant evaluate`` does once its arguments are valid: plays the episodes, writes records, prints the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sextant.refusal import ConfigError
+from sextant.run_dirs import run_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agents.interface import Agent
+    from envs.protocols import Protocol
+    from sextant.config import TrainConfig
+    from trainers.checkpointing import Snapshot
+    from trainers.episodes import EpisodeRecord
+
+CheckpointName = Literal["last", "best"]
+RANDOM = "random"
+FEW_EPISODES = 10
+"""Below this many episodes per task a success rate is printed with a warning (users_want.md 27)."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One policy's evaluation: a checkpoint's, or the random baseline's.
+
+    Attributes:
+        policy: ``last`` | ``best`` | ``random``.
+        env_steps: training of that checkpoint (unit: env steps).
+        summary: as :func:`full_summary` gives it.
+        directory: where records and summary were written.
+    """
+
+    policy: str
+    env_steps: int
+    summary: dict[str, Any]
+    directory: Path
+
+
+def run_evaluate(
+    run_dir: Path,
+    *,
+    protocol: str | None = None,
+    checkpoint: Literal["last", "best", "both"] = "last",
+    num_episodes: int | None = None,
+    num_envs: int | None = None,
+    seed: int = 0,
+    random_baseline: bool = True,
+    videos: int = 0,
+    device: str | None = None,
+    console: Console | None = None,
+) -> list[Result]:
+    """Evaluates checkpoints of a run, and the random policy under the same protocol.
+
+    Args:
+        run_dir: run directory.
+        protocol: name of an evaluation protocol; None for the run's own.
+        checkpoint: which ones. The best one was chosen by its evaluation score: its number is optimistic.
+        num_episodes: fewer than the protocol says, spread over its tasks; None for all.
+        num_envs: parallel envs; None for the run's ``trainer.evaluation_envs``.
+        seed: of the episode list; the same episodes for every run.
+        random_baseline: whether to play the same episodes with random actions (read from disk if done before).
+        videos: episodes to film of each checkpoint, into ``videos/`` and TensorBoard.
+        device: where the networks act; None for the run's.
+        console: for the table (default: standard output).
+
+    Returns:
+        a result per policy, the checkpoints first.
+
+    Raises:
+        ConfigError: if there is no run, no such checkpoint or protocol, or a number is out of range; and, after the
+            table, if the env cannot be filmed.
+    """
+    from rich.console import Console
+
+    from sextant.config import load_run_config
+
+    console = console or Console()
+    config = load_run_config(run_dir)
+    names: tuple[CheckpointName, ...] = ("last", "best") if checkpoint == "both" else (checkpoint,)
+    rules = _protocol(config, protocol)
+    _check_numbers(rules, num_episodes, num_envs, videos, seed)
+    snapshots = {name: _snapshot(run_dir, name, console) for name in names}
+    job = _Job(config, rules, run_dir, seed, num_episodes, num_envs or config.trainer.evaluation_envs, console)
+    results = []
+    agent = build_acting_agent(config, rules, device or config.device)
+    for name, snapshot in snapshots.items():
+        agent.load_weights(snapshot.weights, acting_only=True)
+        agent.set_env_steps(snapshot.env_steps)
+        results.append(job.checkpoint(agent, name, snapshot.env_steps))
+    if random_baseline:
+        results.append(job.random())
+    console.print(results_table(results, rules, run_name(run_dir)))
+    for note in notes(results):
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    for name, snapshot in snapshots.items() if videos else ():
+        agent.load_weights(snapshot.weights, acting_only=True)
+        job.film(agent, name, snapshot.env_steps, videos)
+    return results
+
+
+def full_summary(records: Sequence[EpisodeRecord], protocol: Protocol, *, seed: int = 0) -> dict[str, Any]:
+    """Gives :func:`trainers.evaluation.summarise` with the human-normalised score and intervals.
+
+    Args:
+        records: episodes of one policy.
+        protocol: they were played under.
+        seed: of the bootstrap.
+
+    Returns:
+        the summary with ``human_normalised`` where every task has a reference; ``return_interval`` of the mean, a
+        stratified bootstrap over episodes (None below 3 per task); and where the env knows success, Wilson's
+        ``success_interval`` and ``success_last_interval``, also per task.
+    """
+    import numpy as np
+
+    from analysis.reference_scores import reference_score
+    from analysis.statistics import TooFewSamples, episode_interval
+    from trainers.episodes import summarise
+
+    summary = summarise(records, protocol, normalise=reference_score)
+    by_task: dict[str, list[float]] = {}
+    for record in records:
+        by_task.setdefault(record.task, []).append(record.raw_return)
+    try:
+        interval = episode_interval(list(by_task.values()), rng=np.random.default_rng(seed))
+        summary["return_interval"] = [interval.low, interval.high]
+        summary["return_interval_note"] = f"{interval.confidence:.0%}, over {len(records)} episodes of one policy"
+    except TooFewSamples as error:
+        summary["return_interval"] = None
+        summary["return_interval_note"] = str(error)
+    for part in (summary, *summary.get("tasks", {}).values()):
+        _add_success_intervals(part)
+    return summary
+
+
+def _add_success_intervals(summary: dict[str, Any]) -> None:
+    from analysis.statistics import wilson_interval
+
+    if "successes" in summary:
+        summary["success_interval"] = list(wilson_interval(summary["successes"], summary["episodes"]))
+        summary["success_last_interval"] = list(wilson_interval(summary["successes_last"], summary["episodes"]))
+
+
+def build_acting_agent(config: TrainConfig, protocol: Protocol, device: str) -> Agent:
+    """Builds a run's agent with fresh weights, for the spaces of an evaluation env.
+
+    Args:
+        config: the run's config.
+        protocol: gives the env.
+        device: ``cpu``, ``cuda`` or ``auto``.
+    """
+    import torch
+
+    from trainers.seeding import Seeds
+    from trainers.threads import set_torch_threads
+
+    if isinstance(config.threads, int):
+        set_torch_threads(config.threads)
+    if device == "auto" or (device == "cuda" and not torch.cuda.is_available()):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    agent_config, env_config = _untyped(config.agent), _untyped(config.env)
+    env = env_config.make_evaluation_env(protocol, 1)
+    try:
+        spaces = (env.single_observation_space, env.single_action_space)
+    finally:
+        env.close()
+    agent: Agent = agent_config.build(*spaces, device=device, seed=Seeds(config.seed).sequence("agent"))
+    return agent
+
+
+def _untyped(config: Any) -> Any:
+    """Gives a member of a config union as Any: its methods take the protocol of its own suite."""
+    return config
+
+
+def _protocol(config: TrainConfig, name: str | None) -> Protocol:
+    try:
+        protocol: Protocol = _untyped(config.env).evaluation_protocol(name)
+    except ValueError as error:
+        raise ConfigError(f"protocol={name}: {error}") from error
+    return protocol
+
+
+def _check_numbers(protocol: Protocol, num_episodes: int | None, num_envs: int | None, videos: int, seed: int) -> None:
+    limit = protocol.num_episodes
+    if num_episodes is not None and not 1 <= num_episodes <= limit:
+        raise ConfigError(f"episodes={num_episodes} is not allowed: expected 1..{limit}, the number of {protocol.id}")
+    if num_envs is not None and num_envs < 1:
+        raise ConfigError(f"num_envs={num_envs} is not allowed: expected int >= 1")
+    if not 0 <= videos <= limit:
+        raise ConfigError(f"videos={videos} is not allowed: expected 0..{limit}")
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is not allowed: expected int >= 0")
+
+
+def _snapshot(run_dir: Path, name: CheckpointName, console: Console) -> Snapshot:
+    from trainers.checkpointing import CheckpointStore
+
+    store = CheckpointStore(run_dir / "checkpoints", warn=console.print, read_only=True)
+    snapshot = store.load_latest() if name == "last" else store.load_best()
+    if snapshot is None:
+        reason = (
+            "training has not reached its first one" if name == "last" else "no evaluation during training made one"
+        )
+        raise ConfigError(f"checkpoint={name}: {run_dir} has no such intact checkpoint; {reason}")
+    return snapshot
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all evaluations of one command share."""
+
+    config: TrainConfig
+    protocol: Protocol
+    run_dir: Path
+    seed: int
+    num_episodes: int | None
+    num_envs: int
+    console: Console
+
+    def make_env(self, num_envs: int) -> Any:
+        return _untyped(self.config.env).make_evaluation_env(self.protocol, num_envs)
+
+    def checkpoint(self, agent: Agent, name: str, env_steps: int) -> Result:
+        from trainers.evaluation import evaluate
+
+        with self._progress(f"{name} checkpoint") as observer:
+            records = evaluate(
+                agent,
+                self.make_env,
+                self.protocol,
+                seed=self.seed,
+                run=run_name(self.run_dir),
+                run_seed=self.config.seed,
+                checkpoint_env_steps=env_steps,
+                num_envs=self.num_envs,
+                num_episodes=self.num_episodes,
+                observer=observer,
+            )
+        return self._written(records, name, env_steps)
+
+    def random(self) -> Result:
+        from trainers.evaluation import evaluate_random
+
+        found = self._stored_random()
+        if found is not None:
+            return found
+        with self._progress("random policy") as observer:
+            records = evaluate_random(
+                self.make_env,
+                self.protocol,
+                seed=self.seed,
+                num_envs=self.num_envs,
+                num_episodes=self.num_episodes,
+                observer=observer,
+            )
+        return self._written(records, RANDOM, 0)
+
+    def _stored_random(self) -> Result | None:
+        from trainers.evaluation_files import load_evaluations
+
+        wanted = (RANDOM, self.protocol.hash, self.seed, self.num_episodes or self.protocol.num_episodes)
+        for each in load_evaluations(self.run_dir):
+            if (each.policy, each.protocol_hash, each.seed, len(each.records)) == wanted:
+                return Result(RANDOM, 0, full_summary(each.records, self.protocol), each.path)
+        return None
+
+    def _written(self, records: list[EpisodeRecord], policy: str, env_steps: int) -> Result:
+        from trainers.evaluation_files import write_evaluation
+
+        summary = full_summary(records, self.protocol)
+        directory = write_evaluation(
+            self.run_dir, records, self.protocol, policy=policy, env_steps=env_steps, seed=self.seed, summary=summary
+        )
+        return Result(policy, env_steps, summary, directory)
+
+    def film(self, agent: Agent, name: str, env_steps: int, count: int) -> None:
+        import gymnasium
+        from torch.utils.tensorboard import SummaryWriter
+
+        from trainers.videos import add_films, film_episodes
+
+        try:
+            films = film_episodes(
+                agent,
+                lambda: _untyped(self.config.env).make_single_env(self.protocol, render_mode="rgb_array"),
+                self.protocol,
+                self.run_dir / "videos",
+                seed=self.seed,
+                count=count,
+                env_steps=env_steps,
+                name=name,
+            )
+        except (gymnasium.error.Error, RuntimeError) as error:
+            raise ConfigError(f"videos={count}: {self.protocol.env_name} cannot be filmed here: {error}") from error
+        writer = SummaryWriter(str(self.run_dir), filename_suffix=".films")
+        add_films(writer, films, env_steps, tag=name)
+        writer.close()
+        for film in films:
+            self.console.print(f"film: {film.path}", markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def _progress(self, what: str) -> Iterator[Callable[[EpisodeRecord], None]]:
+        from rich.progress import Progress
+
+        with Progress(console=self.console, transient=True) as bar:
+            task = bar.add_task(what, total=self.num_episodes or self.protocol.num_episodes)
+            yield lambda record: bar.advance(task)
+
+
+def results_table(results: Sequence[Result], protocol: Protocol, run: str) -> Any:
+    """Gives the rich table: a column per policy, a row per number."""
+    from rich.table import Table
+
+    table = Table(title=f"{run} under {protocol.id} ({protocol.hash}), {protocol.env_name}", title_justify="left")
+    table.add_column("")
+    for result in results:
+        table.add_column(_heading(result), justify="right")
+    for title, show in _ROWS:
+        cells = [show(result.summary) for result in results]
+        if any(cells):
+            table.add_row(title, *[cell or "-" for cell in cells])
+    for task in results[0].summary.get("tasks", {}):
+        parts = [result.summary["tasks"][task] for result in results]
+        table.add_row(task, *[_success(part) or f"{part['return_mean']:.4g}" for part in parts])
+    return table
+
+
+def _heading(result: Result) -> str:
+    if result.policy == RANDOM:
+        return "random policy"
+    return f"{result.policy.upper()} checkpoint\n{result.env_steps:,} env steps"
+
+
+def _bounds(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]"
+
+
+def _success(summary: dict[str, Any]) -> str:
+    if "success_rate" not in summary:
+        return ""
+    return f"{summary['success_rate']:.3f}{_bounds(summary.get('success_interval'))}"
+
+
+def _success_last(summary: dict[str, Any]) -> str:
+    if "success_rate" not in summary:
+        return ""
+    return f"{summary['success_last_rate']:.3f}{_bounds(summary.get('success_last_interval'))}"
+
+
+def _optional(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda summary: "" if summary.get(name) is None else f"{summary[name]:.4g}"
+
+
+_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("episodes", lambda s: str(s["episodes"])),
+    ("success at any step", _success),
+    ("success at the last step", _success_last),
+    ("first success (step)", _optional("first_success_mean")),
+    ("mean raw return", lambda s: f"{s['return_mean']:.4g}{_bounds(s.get('return_interval'))}"),
+    ("human-normalised", _optional("human_normalised")),
+    ("median / IQM", lambda s: f"{s['return_median']:.4g} / {s['return_iqm']:.4g}"),
+    ("least / most", lambda s: f"{s['return_min']:.4g} / {s['return_max']:.4g}"),
+    ("std over episodes", _optional("return_std")),
+    ("length (agent steps)", _optional("length_mean")),
+    ("stopped by", lambda s: ", ".join(f"{reason} {count}" for reason, count in s["stop_reasons"].items())),
+)
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """Gives what must be read with the table: what intervals are over, what is optimistic, how chance does."""
+    first = results[0].summary
+    lines = [f"Interval of the mean: {first['return_interval_note']}; it says nothing about other training seeds."]
+    if "success_rate" in first:
+        lines.append("Success: at any step of the episode; 95% Wilson intervals over episodes.")
+        fewest = min(part["episodes"] for part in first.get("tasks", {"": first}).values())
+        if fewest < FEW_EPISODES:
+            lines.append(f"Only {fewest} episodes per task: read the success rates by their intervals.")
+    if any(result.policy == "best" for result in results):
+        lines.append("BEST was chosen among checkpoints by its score: an optimistic number. Report LAST beside it.")
+    lines += _against_chance(results)
+    return lines + [f"{result.policy}: {result.directory}" for result in results]
+
+
+def _against_chance(results: Sequence[Result]) -> list[str]:
+    chance = next((result for result in results if result.policy == RANDOM), None)
+    if chance is None:
+        return []
+    key, shown = (
+        ("success_interval", "success") if "success_interval" in chance.summary else ("return_interval", "return")
+    )
+    lines = []
+    for result in results:
+        own, random = result.summary.get(key), chance.summary.get(key)
+        if result is chance or own is None or random is None:
+            continue
+        verdict = "above" if own[0] > random[1] else "below" if own[1] < random[0] else "overlaps"
+        lines.append(
+            f"{result.policy.upper()} against random play ({shown}):{_bounds(own)} {verdict}{_bounds(random)}."
+        )
+    return lines

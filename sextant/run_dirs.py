@@ -1,0 +1,69 @@
+"""Run directories: their names, finding the one to go on with, and keeping two processes out of one."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sextant.config import TrainConfig
+
+
+class RunError(RuntimeError):
+    """A run that cannot be started or resumed; the message says why."""
+
+
+def run_name(run_dir: Path) -> str:
+    """Gives a run's name: its directory and the one above, e.g. ``dqn-pong/0-20260101-120000``."""
+    return "/".join(run_dir.resolve().parts[-2:])
+
+
+def new_run_dir(config: TrainConfig) -> Path:
+    """Gives a directory name that is not taken: ``<runs>/<agent>-<env>/<seed>-<time>``."""
+    folder = config.runs_dir / f"{config.agent.name}-{config.env.env_id}"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    candidate, number = folder / f"{config.seed}-{stamp}", 1
+    while candidate.exists():
+        number += 1
+        candidate = folder / f"{config.seed}-{stamp}-{number}"
+    return candidate
+
+
+def find_run(config: TrainConfig) -> Path | None:
+    """Finds the newest run directory that was started with the same config, or None."""
+    from sextant.config import load_run_config
+
+    wanted = _identity(config)
+    folder = config.runs_dir / f"{config.agent.name}-{config.env.env_id}"
+    for path in sorted(folder.glob(f"{config.seed}-*/config.yaml"), reverse=True):
+        try:
+            saved = _identity(load_run_config(path.parent))
+        except ValueError:
+            continue
+        if all(saved[key] == value for key, value in wanted.items() if value != "auto"):
+            return path.parent
+    return None
+
+
+@contextmanager
+def only_process(run_dir: Path) -> Iterator[None]:
+    """Holds the run directory for this process.
+
+    Raises:
+        RunError: if another process holds it.
+    """
+    with open(run_dir / ".lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another process is at work in {run_dir}") from None
+        yield
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """The config without what may differ between two starts of one run."""
+    return config.model_dump(mode="json", exclude={"resume", "runs_dir"})

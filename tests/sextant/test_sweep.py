@@ -1,0 +1,99 @@
+"""Sweeps: every job checked first, each in a process of its own, failures told at the end."""
+
+import sys
+import types
+
+import pytest
+
+from sextant import sweep
+from sextant.overrides import expand_sweep
+from sextant.refusal import ConfigError
+from sextant.sweep import plan_sweep, run_sweep
+
+
+def test_expand_sweep_is_the_product():
+    assert expand_sweep(["seed=0,1", "agent=dqn,ppo", "env.game=pong"]) == [
+        ["seed=0", "agent=dqn", "env.game=pong"],
+        ["seed=0", "agent=ppo", "env.game=pong"],
+        ["seed=1", "agent=dqn", "env.game=pong"],
+        ["seed=1", "agent=ppo", "env.game=pong"],
+    ]
+
+
+def test_expand_sweep_of_ranges_and_globs():
+    assert expand_sweep(["seed=range(3)"]) == [["seed=0"], ["seed=1"], ["seed=2"]]
+    assert expand_sweep(["agent=glob(*dqn)"]) == [["agent=double_dqn"], ["agent=dqn"]]
+
+
+def test_glob_without_a_match():
+    with pytest.raises(ConfigError, match="matches no preset of agent"):
+        expand_sweep(["agent=glob(z*)"])
+
+
+def test_lists_are_no_sweep():
+    assert expand_sweep(["agent.network.hidden_widths=[64,64]"]) == [["agent.network.hidden_widths=[64,64]"]]
+
+
+def test_plan_sweep_checks_every_job():
+    plan = plan_sweep(["seed=0,1", "agent=dqn,double_dqn"])
+    assert [(job.config.seed, job.config.agent.label) for job in plan.jobs] == [
+        (0, "dqn"),
+        (0, "double_dqn"),
+        (1, "dqn"),
+        (1, "double_dqn"),
+    ]
+    assert plan.launcher == "local"
+    assert plan.jobs_at_once == 1
+
+
+def test_plan_sweep_reads_the_launchers_keys():
+    assert plan_sweep(["seed=0,1", "hydra.launcher.n_jobs=2"]).jobs_at_once == 2
+
+
+@pytest.fixture
+def fake_runs(monkeypatch, tmp_path):
+    """Makes each job a tiny process that writes down its command line; seed=1 fails."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "arguments = sys.argv[1:]\n"
+        f"(pathlib.Path({str(tmp_path)!r}) / arguments[4]).write_text(' '.join(arguments))\n"
+        "print('ran', arguments[4])\n"
+        "sys.exit(7 if 'seed=1' in arguments else 0)\n"
+    )
+    wrapper = tmp_path / "python"
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$0" "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(sweep, "sys", types.SimpleNamespace(executable=str(wrapper)))
+    return tmp_path
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_run_sweep_runs_all_jobs_and_tells_which_failed(fake_runs, capfd, n_jobs):
+    assert run_sweep(["seed=0,1,2", f"hydra.launcher.n_jobs={n_jobs}"]) == 1
+    shown = capfd.readouterr().out
+    assert sorted(path.name for path in fake_runs.glob("seed=*")) == ["seed=0", "seed=1", "seed=2"]
+    assert "job 0  ok          seed=0" in shown
+    assert "job 1  exit 7      seed=1" in shown
+    assert "job 2  ok          seed=2" in shown
+    if n_jobs == 2:
+        assert "[job 2] ran seed=2" in shown
+        assert "threads=" in (fake_runs / "seed=0").read_text()
+    else:
+        assert "threads=" not in (fake_runs / "seed=0").read_text()
+
+
+def test_job_of_a_launcher_plugin_trains_the_validated_config(monkeypatch, tmp_path):
+    from sextant.overrides import compose, normalised
+    from sextant.sweep import run_job
+
+    given = []
+    monkeypatch.setattr("sextant.train.run_train", lambda config: given.append(config) or tmp_path)
+    composed = compose(normalised(["seed=4", "agent=double_dqn"]))
+    assert run_job(composed) == str(tmp_path)
+    assert given[0].seed == 4
+    assert given[0].agent.double is True
+
+
+def test_ray_launcher_runs_jobs_elsewhere(monkeypatch, tmp_path):
+    pytest.importorskip("ray", reason="needs the extra ray")

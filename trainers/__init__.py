@@ -1,0 +1,1 @@
+"""Loops and run state: online training, evaluation, checkpoints, seeds, logs."""

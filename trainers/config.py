@@ -1,0 +1,74 @@
+"""Configuration of the training loop: how long, how often to evaluate, checkpoint and log."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TrainerConfig(BaseModel):
+    """Length of a run and the rhythm of what happens in it; all periods in env steps (agent steps, all envs together).
+
+    The run is cut into intervals of ``min(checkpoint, evaluate)`` env steps; the longer period must be a multiple of
+    the shorter one, so that a resumed run meets the same boundaries as one that was never stopped.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["online"] = "online"
+    total_env_steps: int = Field(
+        1_000_000,
+        ge=1,
+        description="Env steps of the run, warm-up included (unit: env steps; 1 Atari step = 4 frames).",
+    )
+    checkpoint_every_env_steps: int = Field(
+        50_000,
+        ge=1,
+        description="Period of full checkpoints (unit: env steps). At each one all training envs start new episodes "
+        "from seeds derived from (seed, checkpoint index); source: design section 3, exact resume.",
+    )
+    evaluate_every_env_steps: int = Field(
+        50_000, ge=0, description="Period of evaluations in separate envs (unit: env steps; 0 = only at the end)."
+    )
+    evaluation_episodes: int | None = Field(
+        10,
+        ge=1,
+        description="Episodes per evaluation during training (unit: episodes); null = as many as the protocol says. "
+        "`sextant evaluate` always runs the protocol's own number.",
+    )
+    evaluation_envs: int = Field(
+        4, ge=1, description="Parallel envs of an evaluation (unit: envs); does not change its results."
+    )
+    evaluate_at_end: bool = Field(
+        True, description="Whether the run ends with an evaluation, whatever the period (flag)."
+    )
+    keep_checkpoints: int = Field(
+        2, ge=1, description="Full checkpoints kept, newest first (unit: checkpoints); the best one is kept besides."
+    )
+    log_points: int = Field(
+        200,
+        ge=50,
+        description="Points written per curve over the run (unit: points; at least 50, so that short runs show a curve).",
+    )
+    videos_per_evaluation: int = Field(
+        0,
+        ge=0,
+        description="Episodes filmed at each evaluation (unit: episodes): mp4 in videos/, image in TensorBoard.",
+    )
+
+    @model_validator(mode="after")
+    def _periods_must_nest(self) -> Self:
+        evaluate, checkpoint = self.evaluate_every_env_steps, self.checkpoint_every_env_steps
+        if evaluate and max(evaluate, checkpoint) % min(evaluate, checkpoint):
+            raise ValueError(
+                f"evaluate_every_env_steps={evaluate} and checkpoint_every_env_steps={checkpoint}: "
+                "the longer period must be a multiple of the shorter one"
+            )
+        return self
+
+    @property
+    def interval_env_steps(self) -> int:
+        """Env steps between two boundaries (an evaluation, a checkpoint, or both)."""
+        periods = [self.checkpoint_every_env_steps, self.evaluate_every_env_steps, self.total_env_steps]
+        return min(period for period in periods if period)
