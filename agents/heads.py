@@ -65,8 +65,9 @@ class ValueNetwork(HeadedNetwork):
 class SharedBody(Body):
     """Lets an actor and a critic share one body at the price of one forward.
 
-    Tianshou's PPO calls actor and critic one after the other on the same minibatch. The features of the last
-    observations are handed over once, and only for the very same tensor, parameters and gradient mode.
+    Tianshou's PPO calls actor and critic one after the other on the same minibatch. The features of the last training
+    forward are handed over once, for the very same tensor only, and not across a change of the parameters: whoever steps
+    the optimizer calls `forget` (torch's fused optimizers do not raise the version counter of what they change).
     """
 
     def __init__(self, body: Body) -> None:
@@ -74,17 +75,23 @@ class SharedBody(Body):
         self.body = body
         self.num_features = body.num_features
         self._anchor = next(body.parameters())
-        self._last: tuple[Tensor, tuple[int, bool], Tensor] | None = None
+        self._last: tuple[Tensor, int, Tensor] | None = None
 
     def forward(self, obs: Tensor) -> Tensor:
         """Gives features BF; those of the previous call where it had the same observations and parameters."""
         last, self._last = self._last, None
-        key = (self._anchor._version, torch.is_grad_enabled())
-        if last is not None and last[0] is obs and last[1] == key:
+        if not torch.is_grad_enabled():
+            features_BF: Tensor = self.body(obs)
+            return features_BF
+        if last is not None and last[0] is obs and last[1] == self._anchor._version:
             return last[2]
-        features_BF: Tensor = self.body(obs)
-        self._last = (obs, key, features_BF)
+        features_BF = self.body(obs)
+        self._last = (obs, self._anchor._version, features_BF)
         return features_BF
+
+    def forget(self) -> None:
+        """Drops the features kept for the next call."""
+        self._last = None
 
 
 class GaussianActor(nn.Module):

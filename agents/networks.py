@@ -127,15 +127,19 @@ class ResidualBlock(nn.Module):
 class ImpalaStack(nn.Module):
     """One IMPALA stack: 3x3 convolution, 3x3 max-pooling of stride 2 with SAME padding, two residual blocks."""
 
-    def __init__(self, channels_in: int, channels_out: int, size: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, height: int, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         initialize(self.conv, "glorot")
         # SAME pads (0, 1) at even sizes, which is ceil_mode without padding, and (1, 1) at odd ones.
-        if same_padding(size, 3, 2) == (0, 1):
+        self.pool: nn.Module
+        if height % 2 == width % 2 == 0:
             self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        else:
+        elif height % 2 == width % 2 == 1:
             self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        else:
+            pads = (*same_padding(width, 3, 2), *same_padding(height, 3, 2))
+            self.pool = nn.Sequential(nn.ConstantPad2d(pads, -math.inf), nn.MaxPool2d(3, stride=2))
         self.block1 = ResidualBlock(channels_out)
         self.block2 = ResidualBlock(channels_out)
 
@@ -188,9 +192,7 @@ def impala_cnn(config: ImpalaCnnConfig, shape: tuple[int, int, int]) -> tuple[nn
     channels, height, width = shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, base in enumerate(IMPALA_CHANNELS, start=1):
-        if same_padding(height, 3, 2) != same_padding(width, 3, 2):
-            raise ValueError(f"images of {shape[1]}x{shape[2]} need different SAME padding of rows and columns")
-        layers[f"stack{index}"] = ImpalaStack(channels, base * config.width, height)
+        layers[f"stack{index}"] = ImpalaStack(channels, base * config.width, height, width)
         channels, height, width = base * config.width, math.ceil(height / 2), math.ceil(width / 2)
     num_features = config.hidden_width * (config.width if config.widen_hidden else 1)
     hidden = nn.Linear(channels * height * width, num_features)

@@ -95,8 +95,10 @@ def scores_figure(rows: Sequence[Row], points: Sequence[tuple[str, str, float]],
         panel.plot(row.iqm, height, marker, color=colour, markersize=7)
     panel.set_yticks(range(len(ordered)), [_row_label(row) for row in reversed(ordered)], fontsize=8)
     panel.set_ylim(-0.7, len(ordered) - 0.3)
-    panel.set_xlabel(f"{label}: interquartile mean, interval over seeds where there are 3 or more")
-    panel.set_title(title, fontsize=11, loc="left")
+    panel.set_xlabel(label)
+    key = "marker: interquartile mean   bar: interval over seeds, from 3 seeds   dots: runs"
+    panel.set_title(key, fontsize=8, loc="left", color="#555555")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     _dress(panel)
     return figure
 

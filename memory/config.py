@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -132,8 +132,8 @@ class ReplayConfig(BaseModel):
 
     def build(
         self,
-        observation_space: gym.Space[np.ndarray],
-        action_space: gym.Space[np.ndarray],
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
         num_envs: int,
         rng: np.random.Generator,
         log: Callable[[str], None],

@@ -109,7 +109,7 @@ class FrameReplay(Replay):
         if starts.any() and obs[starts, :-1].any():
             raise ValueError(
                 f"envs {env_ids[starts].tolist()}: the first stack of an episode must be zero but for its newest "
-                "frame, to be kept as single frames; use frames='full' for other padding or rollouts that start in mid-episode"
+                "frame, to be kept as single frames; use frames='full' for other padding or rollouts begun mid-episode"
             )
         slides = ends | same_rows(obs_next[:, :-1], obs[:, 1:])
         if not slides.all():

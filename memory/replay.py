@@ -355,7 +355,7 @@ class Replay(RingBuffer):
     @property
     def num_added(self) -> np.ndarray:
         """Transitions each env ever added, (E,) int64; only grows."""
-        return self.ring.num_added_E
+        return self.ring.num_added_E.copy()
 
     @property
     def nbytes(self) -> int:

@@ -310,7 +310,7 @@ class _Job:
     def _progress(self, what: str) -> Iterator[Callable[[EpisodeRecord], None]]:
         from rich.progress import Progress
 
-        with Progress(console=self.console, transient=True) as bar:
+        with Progress(console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(what, total=self.num_episodes or self.protocol.num_episodes)
             yield lambda record: bar.advance(task)
 
@@ -377,7 +377,8 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
 def notes(results: Sequence[Result]) -> list[str]:
     """Gives what must be read with the table: what intervals are over, what is optimistic, how chance does."""
     first = results[0].summary
-    lines = [f"Interval of the mean: {first['return_interval_note']}; it says nothing about other training seeds."]
+    seeds = "It says nothing about other training seeds." if first["return_interval"] else ""
+    lines = [f"Interval of the mean: {first['return_interval_note']}. {seeds}".rstrip()]
     if "success_rate" in first:
         lines.append("Success: at any step of the episode; 95% Wilson intervals over episodes.")
         fewest = min(part["episodes"] for part in first.get("tasks", {"": first}).values())

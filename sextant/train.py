@@ -82,6 +82,8 @@ def _train(config: TrainConfig, run_dir: Path, *, fresh: bool) -> None:
     if newest is not None and newest.env_steps >= config.trainer.total_env_steps:
         say(f"nothing to do: the run has its {newest.env_steps:,} env steps")
         return
+    if newest is None and any((run_dir / "checkpoints").glob("*.corrupt*")):
+        raise RunError(f"no intact checkpoint in {run_dir / 'checkpoints'}; start a new run")
     venv = config.env.make_training_env()
     try:
         if fresh:
@@ -92,7 +94,7 @@ def _train(config: TrainConfig, run_dir: Path, *, fresh: bool) -> None:
         seeds = Seeds(config.seed)
         agent, replay = build_learner(config, venv, seeds, say)
         protocol = config.env.training_protocol()
-        with closing(RunLog(run_dir, purge_step=None if newest is None else newest.env_steps + 1)) as log:
+        with closing(RunLog(run_dir, purge_step=None if fresh else newest.env_steps + 1 if newest else 0)) as log:
             if newest is None:
                 log.text("config", f"```yaml\n{(run_dir / 'config.yaml').read_text(encoding='utf-8')}```")
             identity = RunIdentity(

@@ -49,7 +49,7 @@ class TrainerConfig(BaseModel):
     log_points: int = Field(
         200,
         ge=50,
-        description="Points written per curve over the run (unit: points; at least 50, so that short runs show a curve).",
+        description="Points written per curve over the run (unit: points; at least 50, so short runs show a curve).",
     )
     videos_per_evaluation: int = Field(
         0,

@@ -19,6 +19,7 @@ import numpy as np
 from trainers.collector import FinishedEpisode, OnlineCollector
 from trainers.episodes import EpisodeRecord
 from trainers.progress import Progress, Status
+from trainers.run_log import START
 from trainers.run_state import RunState
 from trainers.seeding import Seeds, global_rng_state, seed_global_rngs, set_global_rng_state
 from trainers.speed import Counts, Stopwatch
@@ -26,14 +27,16 @@ from trainers.stopping import stop_on_signals
 from trainers.tianshou_runs import Hooks, OffPolicyRun, OnPolicyRun
 
 if TYPE_CHECKING:
-    from memory.replay import Replay
     from tianshou.algorithm.algorithm_base import TrainingStats
 
     from agents.interface import Agent
     from envs.tianshou_vector import VectorEnv
+    from memory.replay import Replay
     from trainers.checkpointing import CheckpointStore, Snapshot
     from trainers.config import TrainerConfig
     from trainers.run_log import RunLog
+
+SHOW_EVERY_SECONDS = 0.25
 
 STATS_PER_POINT = 16
 """Updates whose statistics enter a log point (reading every one would stall a GPU)."""
@@ -103,7 +106,7 @@ class TrainingSession:
         self.progress = progress or Progress()
         self.state = RunState(next_point=self._point_period())
         self.collector = OnlineCollector(agent, venv, replay, on_episode=self._on_episode)
-        self._hooks = Hooks(after_step=self._after_step, after_update=self._after_update)
+        self._hooks = Hooks(self._after_step, self._after_update, point_period=self._point_period())
         self._stop = threading.Event()
         self._stats_every = 1
         self._activity = "training"
@@ -121,6 +124,7 @@ class TrainingSession:
         with self.progress, stop_on_signals(self._stop, self.progress.say):
             restored = self.checkpoints.load_latest()
             if restored is None:
+                self.log.go_back(START)
                 seed_global_rngs(self.seeds)
                 self.collector.start_episodes(self._env_seeds())
             else:
@@ -282,7 +286,7 @@ class TrainingSession:
 
     def _show(self, activity: str) -> None:
         now = time.monotonic()
-        if activity == self._activity and now - self._shown_at < 0.25:
+        if activity == self._activity and now - self._shown_at < SHOW_EVERY_SECONDS:
             return
         self._activity, self._shown_at = activity, now
         reading = self._interval_stopwatch.read(self._counts())

@@ -16,6 +16,13 @@ from typing import Any
 
 import numpy as np
 
+START: dict[str, Any] = {
+    "metrics": {"columns": [], "num_rows": 0},
+    "timing": {"columns": [], "num_rows": 0},
+    "episodes_bytes": 0,
+}
+"""Position of a run that has written nothing."""
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a text file in one step: its old or its new content is there, never half of it."""

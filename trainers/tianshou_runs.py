@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tianshou.algorithm.algorithm_base import TrainingStats
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainers.collector import OnlineCollector
 
 WARM_UP_VECTOR_STEPS = 32
-"""Vector steps collected at once while no updates are made (fewer Python calls; results do not depend on it)."""
+"""Vector steps collected at once, at most, while no updates are made (fewer calls; no result depends on it)."""
 
 
 @dataclass
@@ -31,12 +31,14 @@ class Hooks:
     Attributes:
         after_step: called after every training step with the env steps it took; True asks the trainer to stop.
         after_update: called with the statistics of each update and the number of gradient steps it made.
+        point_period: env steps between two log points, which a round of warm-up steps must not skip.
         learner_seconds: wall time spent in updates (unit: seconds), summed by the trainer.
     """
 
     after_step: Callable[[int], bool]
     after_update: Callable[[TrainingStats, int], None]
-    learner_seconds: float = field(default=0.0)
+    point_period: int = 1
+    learner_seconds: float = 0.0
 
 
 class OffPolicyRun(OffPolicyTrainer):
@@ -81,8 +83,9 @@ class OffPolicyRun(OffPolicyTrainer):
         collector.random_actions = self._warming_up = self._env_step < self._learning_starts
         self.params.collection_step_num_env_steps = self._step_size
         if self._warming_up:
-            boundary = min(self._learning_starts, self._goal)
-            whole_steps = max(1, min(WARM_UP_VECTOR_STEPS, (boundary - self._env_step) // self._step_size))
+            left = min(self._learning_starts, self._goal) - self._env_step
+            most = WARM_UP_VECTOR_STEPS * len(collector.venv)
+            whole_steps = max(1, min(most, left, self.hooks.point_period) // self._step_size)
             self.params.collection_step_num_env_steps = whole_steps * self._step_size
         return _finish(self, super()._training_step())
 

@@ -109,7 +109,7 @@ def _film(
     stem: Path,
     max_frames: int,
 ) -> Film:
-    rate = _frames_per_second(env, protocol.frames_per_step)
+    rate = max(1, round(float(env.metadata.get("render_fps", 30))))
     draft = stem.with_name(f"{stem.name}-{spec.index:03d}.part.mp4")
     thumbnail, raw_return, length, over = _Thumbnail(), 0.0, 0, False
     obs, _ = env.reset(seed=spec.seed, options={"task": spec.task, "goal_index": spec.goal_index})
@@ -138,12 +138,6 @@ def _rgb(env: gymnasium.Env[Any, Any]) -> np.ndarray:
     if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[-1] != 3:
         raise RuntimeError(f"the env must render RGB arrays (height, width, 3), got {getattr(frame, 'shape', frame)!r}")
     return frame
-
-
-def _frames_per_second(env: gymnasium.Env[Any, Any], frames_per_step: int) -> int:
-    """Gives the rate at which one image per agent step runs in real time."""
-    per_second = float(env.metadata.get("render_fps", 30))
-    return max(1, round(per_second / frames_per_step if per_second >= 2 * frames_per_step else per_second))
 
 
 @contextmanager

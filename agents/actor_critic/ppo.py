@@ -49,6 +49,9 @@ class ClippingOptimizer(Algorithm.Optimizer):
         loss.backward(retain_graph=retain_graph, create_graph=create_graph)  # type: ignore[no-untyped-call]
         self.grad_norm = nn.utils.clip_grad_norm_(self._module.parameters(), self._max_grad_norm)
         self._optim.step()
+        for module in self._module.modules():
+            if isinstance(module, SharedBody):
+                module.forget()
 
 
 class BoxPolicy(ProbabilisticActorPolicy):

@@ -236,3 +236,14 @@ def observation_space(protocol: MetaworldProtocol) -> Box:
     low = np.concatenate([np.full(CORE_OBS_DIM, -np.inf), np.zeros(ids)]).astype(np.float32)
     high = np.concatenate([np.full(CORE_OBS_DIM, np.inf), np.ones(ids)]).astype(np.float32)
     return Box(low, high, dtype=np.float32)
+
+
+def make_worker_env(
+    protocol: MetaworldProtocol, goals: GoalSet, max_simulators: int, render_mode: str | None = None
+) -> MetaworldEnv:
+    """Builds one env with its own simulators, in the process that calls it.
+
+    It lives here, not beside the vector env, so that a worker process need not import Tianshou and torch.
+    """
+    pool = SimulatorPool(max_simulators, protocol.reward_version, render_mode)
+    return MetaworldEnv(protocol, goals=goals, simulators=pool, render_mode=render_mode)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from envs.metaworld.goals import GoalSet
 from envs.metaworld.protocol import MetaworldProtocol
-from envs.metaworld.single import ACTION_DIM, MetaworldEnv, SimulatorPool, protocol_goals
+from envs.metaworld.single import ACTION_DIM, MetaworldEnv, SimulatorPool, make_worker_env, protocol_goals
 from envs.protocols import derive_seeds
 from envs.tianshou_vector import GymVectorEnv, Ids, Reset
 
@@ -177,11 +177,3 @@ def _build(
         [there] * num_envs, context="spawn", shared_memory=True, autoreset_mode=AutoresetMode.DISABLED
     )
     return MetaworldVector(venv, protocol)
-
-
-def make_worker_env(
-    protocol: MetaworldProtocol, goals: GoalSet, max_simulators: int, render_mode: str | None = None
-) -> MetaworldEnv:
-    """Builds one env with its own simulators, in the process that calls it."""
-    pool = SimulatorPool(max_simulators, protocol.reward_version, render_mode)
-    return MetaworldEnv(protocol, goals=goals, simulators=pool, render_mode=render_mode)

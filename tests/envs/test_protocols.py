@@ -78,7 +78,7 @@ def test_presets_differ_and_know_their_role(name: str) -> None:
 
 def test_protocols_are_frozen_and_strict() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        DOPAMINE.noop_max = 3
+        DOPAMINE.noop_max = 3  # type: ignore[misc]
     with pytest.raises(ValidationError, match="nope"):
         ToyProtocol(id="toy", env_name="walk", nope=1)  # type: ignore[call-arg]
 

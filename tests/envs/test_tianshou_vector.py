@@ -20,7 +20,7 @@ from envs.tianshou_vector import GymVectorEnv, Info
 KEYS = ("obs", "act", "rew", "terminated", "truncated", "done", "obs_next")
 
 
-class Walk(gymnasium.Env[NDArray[np.float32], int]):
+class Walk(gymnasium.Env[NDArray[np.float32], Any]):
     """Counts its steps; ends after as many as its seed says (mod 7, plus 1); tells what it was reset with."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -42,7 +42,7 @@ class Walk(gymnasium.Env[NDArray[np.float32], int]):
         self.time = 0
         return self._obs(), {}
 
-    def step(self, action: int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         self.time += 1
         over = self.time > self.next_seed % 7
         info = {"success": float(action == 2), "other": "text"} if self.time > 1 else {}
@@ -86,7 +86,7 @@ def classic(name: str, seed: int) -> gymnasium.Env[Any, Any]:
 
 
 def collect(venv: BaseVectorEnv, run: Callable[[Collector[Any]], list[Any]]) -> tuple[Any, list[Any]]:
-    policy = TablePolicy(venv.action_space[0])  # type: ignore[attr-defined]
+    policy = TablePolicy(venv.action_space[0])
     collector: Collector[Any] = Collector(policy, venv, VectorReplayBuffer(2400, len(venv)))
     collector.reset()
     stats = run(collector)
@@ -287,8 +287,8 @@ def test_autoresetting_and_foreign_vector_envs_are_refused() -> None:
 def test_what_tianshou_asks_of_a_vector_env() -> None:
     venv = walks(3)
     assert len(venv) == venv.env_num == venv.num_envs == 3
-    assert venv.action_space == [Walk.action_space] * 3  # type: ignore[attr-defined]
-    assert venv.observation_space[0] == Walk.observation_space  # type: ignore[attr-defined]
+    assert venv.action_space == [Walk.action_space] * 3
+    assert venv.observation_space[0] == Walk.observation_space
     assert venv.get_env_attr("spec", [1]) == [None]
     with pytest.raises(NotImplementedError, match="gravity"):
         venv.set_env_attr("gravity", 1.0)

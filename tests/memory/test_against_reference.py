@@ -176,7 +176,7 @@ def build(frames: str, stack: int, num_envs: int, capacity: int, prioritised: bo
     return replay
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     ops=OPS,
     stack=st.integers(1, 4),

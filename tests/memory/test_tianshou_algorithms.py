@@ -9,11 +9,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from tianshou.algorithm import C51, DQN, PPO, SAC, Algorithm
-from tianshou.algorithm.modelfree.c51 import C51Policy
-from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
+from tianshou.algorithm.algorithm_base import Algorithm
+from tianshou.algorithm.modelfree.c51 import C51, C51Policy
+from tianshou.algorithm.modelfree.dqn import DQN, DiscreteQLearningPolicy
+from tianshou.algorithm.modelfree.ppo import PPO
 from tianshou.algorithm.modelfree.reinforce import ProbabilisticActorPolicy
-from tianshou.algorithm.modelfree.sac import SACPolicy
+from tianshou.algorithm.modelfree.sac import SAC, SACPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
 from tianshou.data import Batch, Collector, VectorReplayBuffer
 from tianshou.env import DummyVectorEnv
@@ -57,7 +58,7 @@ def vector_stream(action_space: Any, steps: int, seed: int = 0) -> list[dict[str
 
 def fill(buffer: Any, stream: list[dict[str, np.ndarray]]) -> Any:
     for rows in stream:
-        buffer.add(Batch(**rows, info=Batch(), policy=Batch()), buffer_ids=np.arange(NUM_ENVS))
+        buffer.add(Batch({**rows, "info": Batch(), "policy": Batch()}), buffer_ids=np.arange(NUM_ENVS))
     return buffer
 
 

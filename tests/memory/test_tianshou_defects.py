@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -54,7 +55,7 @@ def test_defect_1_hasnull_does_not_copy_the_buffer() -> None:
     replay.ring.num_added_E[:] = 20_000
     started = time.perf_counter()
     assert replay.hasnull() is False
-    assert time.perf_counter() - started < 0.01  # a copy of the 2.3 GB of stacks takes seconds
+    assert time.perf_counter() - started < 0.5  # a copy of the 2.3 GB of stacks takes seconds
 
 
 def test_defect_1_nan_is_refused_instead() -> None:
@@ -83,7 +84,12 @@ def test_defect_2_a_restored_replay_knows_its_unfinished_episodes() -> None:
 
 def test_defect_2_pickling_is_refused() -> None:
     replay = make_replay(DISCRETE)
-    for attempt in (lambda: pickle.dumps(replay), lambda: replay.save_hdf5("x"), lambda: type(replay).load_hdf5("x")):
+    attempts: list[Callable[[], Any]] = [
+        lambda: pickle.dumps(replay),
+        lambda: replay.save_hdf5("x"),
+        lambda: type(replay).load_hdf5("x"),
+    ]
+    for attempt in attempts:
         with pytest.raises(TypeError, match=r"state\(\) and new_data\(\)"):
             attempt()
 
@@ -136,7 +142,7 @@ def test_defect_5_envs_are_sampled_independently_and_uniformly() -> None:
     replay = make_replay(DISCRETE)
     for env, steps in enumerate((2, 20, 8)):
         for rows in vector_stream(DISCRETE, steps):
-            replay.add(Batch(**{name: array[[env]] for name, array in rows.items()}), buffer_ids=[env])
+            replay.add(Batch({name: array[[env]] for name, array in rows.items()}), buffer_ids=[env])
     counts = np.bincount(replay.sample_indices(60_000), minlength=60)
     held = replay.sample_indices(0)
     assert counts.sum() == counts[held].sum()
@@ -161,7 +167,7 @@ def test_defect_9_extra_keys_are_refused_not_dropped() -> None:
     rows = vector_stream(DISCRETE, 1)[0]
     for extra, name in (({"dist": np.zeros(NUM_ENVS)}, "dist"), ({"policy": Batch(h=np.zeros(NUM_ENVS))}, "policy.h")):
         with pytest.raises(ValueError, match=rf"does not store \['{name}'\]"):
-            make_replay(DISCRETE).add(Batch(**rows, **extra))
+            make_replay(DISCRETE).add(Batch({**rows, **extra}))
 
 
 def test_entries_attached_later_are_sampled_but_not_saved_in_silence() -> None:
@@ -198,7 +204,7 @@ def test_a_truncated_episode_bootstraps_from_its_own_last_observation() -> None:
     transitions = play(replay, envs, [0, 0, TRUNCATED, 0])
     assert isinstance(replay, FrameReplay)
     np.testing.assert_array_equal(replay.next_obs(np.array([2]))[0], transitions[2].obs_next)
-    assert replay.n_step(np.array([1]), 5, 0.5)[1:] == (0.25, 2)
+    assert [array.tolist() for array in replay.n_step(np.array([1]), 5, 0.5)[1:]] == [[0.25], [2]]
     theirs = ReplayBuffer(10, stack_num=3, ignore_obs_next=True, save_only_last_obs=True)
     for row in transitions:
         theirs.add(Batch(**{name: getattr(row, name) for name in ("obs", "act", "rew", "terminated", "truncated")}))

@@ -15,7 +15,6 @@ from sextant.config import ConfigError, compose_train_config, save_run_config
 from trainers.episodes import EpisodeRecord, summarise
 from trainers.evaluation_files import write_evaluation
 
-
 DQN = ("agent=dqn", "env=classic", "agent.network.kind=mlp")
 PPO = ("agent=ppo", "env=classic", "agent.network.kind=mlp")
 

@@ -24,7 +24,7 @@ from trainers.videos import THUMBNAIL_FRAMES, Film, _Thumbnail, add_films, encod
 class Clock(gymnasium.Env[np.ndarray, Any]):
     """Ends after 7 steps; every frame is its own shade. Odd frame sizes on purpose."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 60}  # noqa: RUF012  # as gymnasium declares it
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012  # as gymnasium declares it
     observation_space = Box(0, 1, (2,), np.float32)
     action_space = Discrete(3)
     closed = False

@@ -153,7 +153,7 @@ def test_a_lost_life_ends_the_learners_episode_but_not_the_game(make: Make) -> N
         games += over.sum()
         lost[over] = 0
         for each in np.flatnonzero(terminated):
-            kept, info_again = venv.reset(each)
+            kept, info_again = venv.reset(int(each))
             assert not info_again["episode_over"].any()
             assert (kept[0] == obs[each]).all() != over[each]
             assert (kept[0, :3] == 0).all() == over[each]

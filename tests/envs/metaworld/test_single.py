@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import pickle
-import warnings
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,30 +17,17 @@ from gymnasium.utils.env_checker import check_env
 
 from envs.metaworld.config import MetaworldConfig
 from envs.metaworld.goals import GoalSet, load_goals
-from envs.metaworld.single import MetaworldEnv, SimulatorPool
+from envs.metaworld.single import MetaworldEnv, SimulatorPool, make_worker_env
 from envs.metaworld.tasks import ALL_TASKS
 
 metaworld = pytest.importorskip("metaworld")
 
+Expert = Callable[[str], Callable[[np.ndarray], np.ndarray]]
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (30, 4)).astype(np.float32)
 
 
 def make(**settings: Any) -> MetaworldEnv:
     return MetaworldEnv(MetaworldConfig(**settings).training_protocol())
-
-
-def expert(task: str) -> Any:
-    from metaworld.policies import ENV_POLICY_MAP
-
-    policy: Any = ENV_POLICY_MAP[task]()  # type: ignore[abstract]
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Constant.s. may be too high")  # it says that it will be clipped
-            action = policy.get_action(obs[:39].astype(np.float64))
-        return np.clip(action, -1, 1).astype(np.float32)
-
-    return act
 
 
 @pytest.fixture
@@ -190,7 +178,7 @@ def test_a_step_before_the_first_reset_is_refused() -> None:
         make().step(ACTIONS[0])
 
 
-def test_success_is_per_step_and_episodes_go_on_after_it(reach: MetaworldEnv) -> None:
+def test_success_is_per_step_and_episodes_go_on_after_it(reach: MetaworldEnv, expert: Expert) -> None:
     """The oracle: the scripted expert succeeds, and v2's reward is then close to its top of 10."""
     act = expert("reach-v3")
     obs, info = reach.reset(options={"goal_index": 0})
@@ -206,7 +194,7 @@ def test_success_is_per_step_and_episodes_go_on_after_it(reach: MetaworldEnv) ->
     assert rewards[-1] > 9 > rewards[0]
 
 
-def test_stop_at_success_terminates_on_the_first_one() -> None:
+def test_stop_at_success_terminates_on_the_first_one(expert: Expert) -> None:
     env = make(stop_at_success=True)
     act, over = expert("reach-v3"), False
     obs, _ = env.reset(options={"goal_index": 0})
@@ -279,8 +267,6 @@ def test_the_module_global_goal_count_is_never_touched() -> None:
 
 def test_an_env_can_be_pickled_before_it_renders() -> None:
     """Defect 9: what crosses to a worker is the recipe, never a simulator or a rendering context."""
-    from envs.metaworld.vector import make_worker_env
-
     protocol = MetaworldConfig().training_protocol()
     recipe = pickle.dumps((make_worker_env, protocol, load_goals(("reach-v3",), 42), 1, "rgb_array"))
     build, *arguments = pickle.loads(recipe)
@@ -290,6 +276,12 @@ def test_an_env_can_be_pickled_before_it_renders() -> None:
     env.reset(seed=0)
     env.close()
     env.close()
+
+
+def test_a_worker_imports_neither_torch_nor_tianshou() -> None:
+    code = "import sys, envs.metaworld.single; print(sorted({'torch', 'tianshou'} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
 
 
 def test_a_pool_gives_back_what_fits_and_forgets_the_oldest() -> None:

@@ -1,0 +1,207 @@
+"""Shapes, parameter counts, paddings and initialisations against the papers and an explicit reference."""
+
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from agents.base_config import ImpalaCnnConfig, MlpConfig, NatureCnnConfig
+from agents.heads import GaussianActor, HeadedNetwork, SharedBody, ValueNetwork, to_tensor
+from agents.networks import ImpalaStack, build_body, lecun_normal_, same_padding
+
+PIXELS = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+VECTOR = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+
+
+def q_network(config: Any, **layout: Any) -> HeadedNetwork:
+    torch.manual_seed(0)
+    return HeadedNetwork(build_body(config, PIXELS, **layout), 6, config.initialization)
+
+
+def num_prunable(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim > 1)
+
+
+def random_pixels(batch: int = 2) -> torch.Tensor:
+    return torch.randint(0, 256, (batch, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("config", "features_in", "prunable"),
+    [
+        (NatureCnnConfig(), 7744, 4_045_824),
+        (NatureCnnConfig(padding="valid"), 3136, 8192 + 32768 + 36864 + 3136 * 512 + 3072),
+        (ImpalaCnnConfig(), 3872, 2_082_880),
+        (ImpalaCnnConfig(width=3), 11616, 6_823_104),
+        (ImpalaCnnConfig(width=5), 19360, 12_337_472),
+    ],
+)
+def test_flatten_sizes_and_prunable_weights(config: Any, features_in: int, prunable: int) -> None:
+    """Source: Dopamine's networks; the counts with 6 actions are those of Obando-Ceron et al. 2024's setting."""
+    network = q_network(config)
+    assert network.body.layers.hidden.in_features == features_in  # type: ignore[union-attr]
+    assert num_prunable(network) == prunable
+    q_BA, state = network(random_pixels())
+    assert q_BA.shape == (2, 6) and q_BA.dtype == torch.float32 and state is None
+
+
+def test_a_widened_dense_layer_is_an_option() -> None:
+    assert q_network(ImpalaCnnConfig(width=2, widen_hidden=True)).head.in_features == 1024
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "expected"),
+    [(84, 8, 4, (2, 2)), (21, 4, 2, (1, 2)), (11, 3, 1, (1, 1)), (84, 3, 2, (0, 1)), (42, 3, 2, (0, 1)), (21, 3, 2, (1, 1))],
+)
+def test_same_padding_of_the_axes_in_use(size: int, kernel: int, stride: int, expected: tuple[int, int]) -> None:
+    assert same_padding(size, kernel, stride) == expected
+
+
+def test_nature_cnn_equals_an_explicitly_padded_reference() -> None:
+    network = q_network(NatureCnnConfig())
+    convs = [layer for layer in network.body.layers if isinstance(layer, nn.Conv2d)]  # type: ignore[union-attr]
+    x = random_pixels().float() / 255
+    for conv, (before, after), stride in zip(convs, ((2, 2), (1, 2), (1, 1)), (4, 2, 1), strict=True):
+        padded = functional.pad(x, (before, after, before, after))
+        x = functional.conv2d(padded, conv.weight, conv.bias, stride).relu()
+    hidden = network.body.layers.hidden  # type: ignore[union-attr]
+    expected = functional.linear(functional.linear(x.flatten(1), hidden.weight, hidden.bias).relu(), network.head.weight)
+    torch.testing.assert_close(network(random_pixels())[0], expected)
+
+
+@pytest.mark.parametrize(("size", "padding"), [(84, (0, 1)), (42, (0, 1)), (21, (1, 1))])
+def test_impala_pooling_equals_an_explicitly_padded_reference(size: int, padding: tuple[int, int]) -> None:
+    stack = ImpalaStack(2, 3, size, size)
+    x = torch.randn(1, 3, size, size)
+    expected = functional.max_pool2d(functional.pad(x, padding * 2, value=-math.inf), 3, 2)
+    torch.testing.assert_close(stack.pool(x), expected)
+    assert stack(torch.randn(1, 2, size, size)).shape[-1] == math.ceil(size / 2)
+
+
+def test_impala_residual_block_adds_its_input_unchanged() -> None:
+    block = ImpalaStack(2, 3, 84, 84).block1
+    for conv in (block.conv1, block.conv2):
+        nn.init.zeros_(conv.weight)
+    x = torch.randn(1, 3, 8, 8)
+    assert torch.equal(block(x), x)
+
+
+def test_initialisation_bounds() -> None:
+    network = q_network(NatureCnnConfig())
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            receptive = layer.weight[0, 0].numel() if layer.weight.ndim > 2 else 1
+            bound = math.sqrt(6 / (receptive * (layer.weight.shape[0] + layer.weight.shape[1])))
+            assert layer.weight.abs().max() <= bound and layer.weight.abs().max() > 0.95 * bound
+            assert layer.bias is not None and not layer.bias.any()
+    weight = torch.empty(64, 16, 3, 3)
+    lecun_normal_(weight)
+    assert float(weight.std()) == pytest.approx(math.sqrt(1 / 144), rel=0.03)
+    assert float(weight.abs().max()) <= 2 * math.sqrt(1 / 144) / 0.8796
+
+
+def test_pixels_are_divided_by_255_exactly_once() -> None:
+    network = q_network(NatureCnnConfig())
+    seen: list[torch.Tensor] = []
+    network.body.layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    pixels = torch.full((1, 4, 84, 84), 255, dtype=torch.uint8)
+    pixels[0, 0, 0, 0] = 51
+    network(pixels)
+    assert seen[0].dtype == torch.float32 and float(seen[0].max()) == 1.0 and float(seen[0].min()) == pytest.approx(0.2)
+    assert int(pixels.max()) == 255
+
+
+@pytest.mark.parametrize("config", [NatureCnnConfig(), NatureCnnConfig(padding="valid"), ImpalaCnnConfig()])
+def test_channels_last_is_the_same_function(config: Any) -> None:
+    torch.testing.assert_close(
+        q_network(config)(random_pixels())[0], q_network(config, channels_last=True)(random_pixels())[0], atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("config", [NatureCnnConfig(), ImpalaCnnConfig()])
+def test_bfloat16_is_close_and_leaves_parameters_and_head_in_float32(config: Any) -> None:
+    exact, rounded = q_network(config), q_network(config, precision=torch.bfloat16)
+    q_BA = rounded(random_pixels())[0]
+    assert q_BA.dtype == torch.float32
+    assert {parameter.dtype for parameter in rounded.parameters()} == {torch.float32}
+    expected_BA = exact(random_pixels())[0].detach()
+    assert not torch.equal(q_BA, expected_BA)
+    torch.testing.assert_close(q_BA.detach(), expected_BA, atol=0.02 * float(expected_BA.abs().max()), rtol=0.05)
+    q_BA.sum().backward()  # type: ignore[no-untyped-call]
+    assert {p.grad.dtype for p in rounded.parameters() if p.grad is not None} == {torch.float32}
+
+
+def test_images_of_other_sizes_build_too() -> None:
+    space = gymnasium.spaces.Box(0, 255, (2, 40, 44), np.uint8)
+    for config in (NatureCnnConfig(), NatureCnnConfig(padding="valid"), ImpalaCnnConfig()):
+        assert build_body(config, space)(torch.zeros(1, 2, 40, 44, dtype=torch.uint8)).shape == (1, 512)
+
+
+@pytest.mark.parametrize(
+    ("config", "space", "message"),
+    [
+        (NatureCnnConfig(), VECTOR, r"nature_cnn takes uint8 images.*\(3,\)"),
+        (ImpalaCnnConfig(), gymnasium.spaces.Box(0, 1, (4, 84, 84), np.float32), "float32"),
+        (MlpConfig(), PIXELS, r"mlp takes vector observations.*\(4, 84, 84\)"),
+        (MlpConfig(), gymnasium.spaces.Discrete(3), r"Discrete\(3\)"),
+        (NatureCnnConfig(padding="valid"), gymnasium.spaces.Box(0, 255, (4, 20, 20), np.uint8), "20x20"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(config: Any, space: gymnasium.Space[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_body(config, space)
+
+
+@pytest.mark.parametrize("layout", [{"precision": torch.bfloat16}, {"channels_last": True}])
+def test_perceptrons_have_no_image_layout(layout: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="convolutional"):
+        build_body(MlpConfig(), VECTOR, **layout)
+
+
+def test_mlp_takes_float64_and_builds_as_told() -> None:
+    body = build_body(MlpConfig(hidden_widths=(5, 7), activation="tanh", initialization="orthogonal"), VECTOR)
+    assert body(torch.ones(2, 3, dtype=torch.float64)).shape == (2, 7)
+    gram = body.layers[0].weight.T @ body.layers[0].weight  # type: ignore[index, union-attr, operator]
+    torch.testing.assert_close(gram, 2 * torch.eye(3), atol=1e-5, rtol=0)  # gain sqrt(2)
+
+
+def test_gaussian_actor_clamps_and_shares_its_deviation() -> None:
+    actor = GaussianActor(build_body(MlpConfig(), VECTOR), 2, "torch", log_std=5.0, log_std_range=(-1.0, 1.0))
+    (mean_BA, std_BA), _ = actor(np.zeros((4, 3), np.float32))
+    assert mean_BA.shape == std_BA.shape == (4, 2) and float(std_BA.detach().max()) == pytest.approx(math.e)
+
+
+def test_to_tensor_shares_writeable_arrays_and_copies_others() -> None:
+    array = np.zeros(3, np.float32)
+    assert to_tensor(array, torch.device("cpu")).data_ptr() == array.ctypes.data
+    array.flags.writeable = False
+    assert to_tensor(array, torch.device("cpu")).data_ptr() != array.ctypes.data
+
+
+def test_a_shared_body_is_computed_once_for_actor_and_critic_and_never_stale() -> None:
+    body = build_body(MlpConfig(), VECTOR)
+    calls: list[int] = []
+    body.layers.register_forward_hook(lambda *_: calls.append(1))
+    shared = SharedBody(body)
+    actor, critic = HeadedNetwork(shared, 2, "torch"), ValueNetwork(shared)
+    obs = torch.randn(4, 3)
+    (actor(obs)[0].sum() + critic(obs).sum()).backward()
+    assert len(calls) == 1
+    actor(obs)  # would be handed to the critic, but the parameters move in between
+    with torch.no_grad():
+        for parameter in body.parameters():
+            parameter.mul_(2)
+    torch.testing.assert_close(critic(obs), critic.head(body(obs)))
+    with torch.no_grad():
+        actor(obs)
+    assert critic(obs).requires_grad
+    actor(obs)
+    before = len(calls)
+    shared.forget()
+    critic(obs)
+    assert len(calls) == before + 1
