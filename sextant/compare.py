@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from sextant.compare_runs import CheckpointName, ComparedRun, check_protocols, find_runs, group_labels, load_run
 from sextant.refusal import ConfigError
-from sextant.run_dirs import run_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,36 +17,6 @@ if TYPE_CHECKING:
     from analysis.curves import Curve
     from analysis.statistics import Interval
     from trainers.episodes import EpisodeRecord
-    from trainers.evaluation_files import StoredEvaluation
-
-CheckpointName = Literal["last", "best"]
-
-OWN_TO_AN_ENV = frozenset({"env_name", "tasks", "goals_hash", "benchmark", "horizon", "num_episodes", "hash"})
-"""Protocol fields that differ between envs by nature; between two envs only the others must agree."""
-
-
-@dataclass(frozen=True)
-class ComparedRun:
-    """One run with the evaluation that enters the comparison.
-
-    Attributes:
-        path: run directory.
-        settings: what makes its group, flat: agent, env rules and budget, without env identity, seed and machine.
-        agent: name of the agent.
-        seed: training seed.
-        evaluation: the chosen one.
-    """
-
-    path: Path
-    settings: dict[str, Any]
-    agent: str
-    seed: int
-    evaluation: StoredEvaluation
-
-    @property
-    def name(self) -> str:
-        """Name of the run, as in its records."""
-        return run_name(self.path)
 
 
 @dataclass(frozen=True)
@@ -97,7 +67,7 @@ def run_compare(
 
     from analysis.compare import compare_scores, improvements
 
-    runs = [_load(path, checkpoint, protocol) for path in find_runs(paths)]
+    runs = [load_run(path, checkpoint, protocol) for path in find_runs(paths)]
     warnings = check_protocols(runs, allow_mixed=allow_mixed)
     labels = group_labels(runs)
     chosen = _metric(metric, runs)
@@ -121,145 +91,13 @@ def run_compare(
     return comparison
 
 
-def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Gives the run directories among and directly or one level below the given folders, each once.
-
-    Raises:
-        ConfigError: naming a folder that holds none.
-    """
-    found: dict[Path, Path] = {}
-    for path in paths:
-        configs = [
-            file for pattern in ("config.yaml", "*/config.yaml", "*/*/config.yaml") for file in path.glob(pattern)
-        ]
-        if not configs:
-            raise ConfigError(f"{path} is not a run directory, and holds none: no config.yaml there")
-        for config in sorted(configs):
-            found.setdefault(config.parent.resolve(), config.parent)
-    if not found:
-        raise ConfigError("compare needs at least one run directory")
-    return list(found.values())
-
-
-def _load(path: Path, checkpoint: CheckpointName, protocol: str | None) -> ComparedRun:
-    from sextant.config import load_run_config
-    from trainers.evaluation_files import load_evaluations
-
-    config = load_run_config(path)
-    try:
-        evaluations = load_evaluations(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    evaluation = choose_evaluation(path, evaluations, checkpoint, protocol)
-    settings = group_settings(config.model_dump(mode="json"))
-    return ComparedRun(path, settings, config.agent.name, config.seed, evaluation)
-
-
-def choose_evaluation(
-    path: Path, evaluations: Sequence[StoredEvaluation], checkpoint: CheckpointName, protocol: str | None
-) -> StoredEvaluation:
-    """Gives the evaluation of a run that enters the comparison: of the most trained ``last`` (or ``best``) policy.
-
-    What training itself evaluated last stands in for ``last`` where there is nothing newer.
-
-    Raises:
-        ConfigError: if there is none, or there are several protocols and none is named.
-    """
-    policies = ("training", "last") if checkpoint == "last" else ("best",)
-    fitting = [each for each in evaluations if each.policy in policies]
-    if protocol is not None:
-        fitting = [each for each in fitting if protocol in (each.protocol["id"], each.protocol_hash)]
-    named = f" protocol={protocol}" if protocol is not None else ""
-    if not fitting:
-        raise ConfigError(
-            f"{path} has no evaluation of its {checkpoint} checkpoint{' under ' + protocol if protocol else ''}; "
-            f"run `sextant evaluate run={path} checkpoint={checkpoint}{named}` first"
-        )
-    hashes = {each.protocol_hash: f"{each.protocol['id']} ({each.protocol_hash})" for each in fitting}
-    if len(hashes) > 1:
-        raise ConfigError(
-            f"{path} was evaluated under several protocols: {', '.join(sorted(hashes.values()))}; "
-            "name one with protocol=ID or its hash"
-        )
-    return max(fitting, key=lambda each: (each.env_steps, policies.index(each.policy), -each.seed))
-
-
-def check_protocols(runs: Sequence[ComparedRun], *, allow_mixed: bool) -> list[str]:
-    """Makes sure that all runs were evaluated under one protocol (between envs: under the same rules).
-
-    Returns:
-        warnings, empty unless ``allow_mixed`` let something pass.
-
-    Raises:
-        ConfigError: naming two hashes and the fields in which their protocols differ.
-    """
-    first: dict[str, ComparedRun] = {}
-    for run in runs:
-        env_name = run.evaluation.protocol["env_name"]
-        other = first.setdefault(env_name, run)
-        same_env = run.evaluation.protocol_hash != other.evaluation.protocol_hash
-        between_envs = different_fields(runs[0].evaluation.protocol, run.evaluation.protocol, OWN_TO_AN_ENV)
-        if same_env or between_envs:
-            message = _mixed_message(other if same_env else runs[0], run)
-            if not allow_mixed:
-                raise ConfigError(f"{message}. Give --allow-mixed to compare them all the same")
-            return [f"MIXED PROTOCOLS: {message}. Differences between groups may be differences between protocols."]
-    return []
-
-
-def different_fields(one: Mapping[str, Any], other: Mapping[str, Any], left_out: frozenset[str]) -> list[str]:
-    """Gives ``field: value / value`` for each field in which two protocols differ."""
-    names = [name for name in {**one, **other} if name not in left_out]
-    return [f"{n}: {one.get(n)!r} / {other.get(n)!r}" for n in names if one.get(n) != other.get(n)]
-
-
-def _mixed_message(one: ComparedRun, other: ComparedRun) -> str:
-    a, b = one.evaluation.protocol, other.evaluation.protocol
-    left_out = frozenset({"hash"}) if a["env_name"] == b["env_name"] else OWN_TO_AN_ENV
-    fields = "; ".join(different_fields(a, b, left_out)) or "fields that were not recorded"
-    return (
-        f"the runs were evaluated under different protocols, {a['hash']} ({one.name}) and {b['hash']} ({other.name}), "
-        f"which differ in {fields}"
-    )
-
-
-def group_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives what makes two runs samples of one setting: agent, rules of training and budget, as flat keys.
-
-    Seed, machine, output settings and the env's identity (game, task) are left out: they tell samples and tasks of
-    one setting apart. So are evaluation settings, which the protocol check sees to.
-    """
-    from trainers.run_log import flatten
-
-    env = {
-        key: value
-        for key, value in config["env"].items()
-        if key not in ("game", "task", "id", "benchmark", "num_threads", "workers", "max_simulators")
-        and not key.startswith("evaluation_")
-    }
-    budget = {"total_env_steps": config["trainer"]["total_env_steps"]}
-    return flatten({"agent": config["agent"], "env": env, "trainer": budget})
-
-
-def group_labels(runs: Sequence[ComparedRun]) -> dict[Path, str]:
-    """Gives each run's group: its agent's name, and where several settings share it, the keys in which they differ."""
-    labels = {}
-    for run in runs:
-        namesakes = [other.settings for other in runs if other.agent == run.agent]
-        keys = sorted({key for settings in namesakes for key in settings})
-        differing = [key for key in keys if len({repr(settings.get(key)) for settings in namesakes}) > 1]
-        shown = ", ".join(f"{key}={run.settings.get(key, 'null')}" for key in differing)
-        labels[run.path] = f"{run.agent} ({shown})" if shown else run.agent
-    return labels
-
-
 def _metric(name: str | None, runs: Sequence[ComparedRun]) -> Metric:
     from analysis.compare import METRICS
     from analysis.reference_scores import RANDOM_AND_HUMAN
 
     if name is not None:
         if name not in METRICS:
-            raise ConfigError(f"metric={name} is not allowed: expected {' | '.join(METRICS)}")
+            raise ConfigError(f"--metric {name} is not allowed: expected {' | '.join(METRICS)}")
         return METRICS[name]
     records = [record for run in runs for record in run.evaluation.records]
     tasks = {record.task for record in records}

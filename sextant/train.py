@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agents.interface import Agent
     from sextant.config import TrainConfig
     from trainers.online import Evaluation
+    from trainers.run_log import RunLog
 
 
 def run_train(config: TrainConfig, *, run_dir: Path | None = None) -> Path:
@@ -114,7 +115,7 @@ def _train(config: TrainConfig, run_dir: Path, *, fresh: bool) -> None:
                 log=log,
                 checkpoints=checkpoints,
                 run=identity,
-                evaluate=TrainingEvaluator(config, agent, run_dir),
+                evaluate=TrainingEvaluator(config, agent, run_dir, log),
                 progress=Progress(console),
             )
             result = session.fit()
@@ -142,11 +143,12 @@ EVALUATION_SEED = 0
 class TrainingEvaluator:
     """Evaluates the agent in envs of its own at the boundaries of a run."""
 
-    def __init__(self, config: TrainConfig, agent: Agent, run_dir: Path) -> None:
+    def __init__(self, config: TrainConfig, agent: Agent, run_dir: Path, log: RunLog) -> None:
         """Prepares; envs are made at each evaluation and closed after it."""
         self.config = config
         self.agent = agent
         self.run_dir = run_dir
+        self.log = log
         self.protocol = config.env.evaluation_protocol()
         wanted = config.trainer.evaluation_episodes
         available = len(self.protocol.episodes(EVALUATION_SEED))
@@ -160,7 +162,8 @@ class TrainingEvaluator:
         Returns:
             the score and what to log.
         """
-        from trainers.evaluation import evaluate, summarise
+        from sextant.evaluate import full_summary
+        from trainers.evaluation import evaluate
         from trainers.evaluation_files import write_evaluation
         from trainers.online import Evaluation
 
@@ -176,9 +179,28 @@ class TrainingEvaluator:
             num_envs=config.trainer.evaluation_envs,
             num_episodes=self.num_episodes,
         )
-        summary = summarise(records, self.protocol)
+        summary = full_summary(records, self.protocol)
         where = {"policy": "training", "env_steps": env_steps, "seed": EVALUATION_SEED}
         write_evaluation(self.run_dir, records, self.protocol, summary=summary, **where)
+        self._film(env_steps)
         shown = ("return_mean", "return_std", "length_mean", "human_normalised", "success_rate")
         metrics = {f"eval/{name}": summary[name] for name in shown if summary.get(name) is not None}
         return Evaluation(score=metrics.get("eval/success_rate", metrics["eval/return_mean"]), metrics=metrics)
+
+    def _film(self, env_steps: int) -> None:
+        """Films the first episodes where the config asks for it: mp4 under ``videos/``, and an image in TensorBoard."""
+        config = self.config
+        if not config.trainer.videos_per_evaluation:
+            return
+        from trainers.videos import add_films, film_episodes
+
+        films = film_episodes(
+            self.agent,
+            lambda: config.env.make_single_env(self.protocol, render_mode="rgb_array"),
+            self.protocol,
+            self.run_dir / "videos",
+            seed=EVALUATION_SEED,
+            count=config.trainer.videos_per_evaluation,
+            env_steps=env_steps,
+        )
+        add_films(self.log.tensorboard, films, env_steps)

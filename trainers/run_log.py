@@ -138,10 +138,9 @@ class RunLog:
         from torch.utils.tensorboard.summary import hparams
 
         flat = flatten(config)
-        experiment, start, end = hparams(flat, dict(metrics))
-        writer = self.tensorboard._get_file_writer()
-        for summary in (experiment, start, end):
-            writer.add_summary(summary)
+        writer: Any = self.tensorboard
+        for summary in hparams(flat, dict(metrics)):  # type: ignore[no-untyped-call]
+            writer._get_file_writer().add_summary(summary)
         for name, value in metrics.items():
             self.tensorboard.add_scalar(name, value, env_steps)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainers.evaluation import EpisodeNoise, evaluation_mode, select_episodes
+from trainers.playing import EpisodeNoise, evaluation_mode, select_episodes
 
 if TYPE_CHECKING:
     import gymnasium

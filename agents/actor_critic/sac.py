@@ -157,13 +157,13 @@ def build_sac(
         ValueError: if the spaces do not fit the network, or the action space is not a bounded Box.
     """
     num_dimensions = require_bounded(action_space).shape[0]
-    build_body(config.network, observation_space)  # refuses observations that are no vectors
-    assert observation_space.shape is not None
-    critic_space = gymnasium.spaces.Box(-np.inf, np.inf, (observation_space.shape[0] + num_dimensions,), np.float32)
     initialization = config.network.initialization
     with seeded_initialization(child_seed(seed, 0)):
+        actor_body = build_body(config.network, observation_space)  # refuses observations that are no vectors
+        assert observation_space.shape is not None
+        critic_space = gymnasium.spaces.Box(-np.inf, np.inf, (observation_space.shape[0] + num_dimensions,), np.float32)
         actor = GaussianActor(
-            build_body(config.network, observation_space),
+            actor_body,
             num_dimensions,
             initialization,
             log_std_range=(config.log_std_min, config.log_std_max),

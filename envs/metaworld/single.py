@@ -160,10 +160,20 @@ class MetaworldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._observation(obs), float(reward), terminated, truncated, info
 
     def render(self) -> Any:
-        """Gives the current picture, uint8 (480, 480, 3); None without a render mode or before the first reset."""
+        """Gives the current picture, uint8 (480, 480, 3); None without a render mode or before the first reset.
+
+        Raises:
+            RuntimeError: if there is no OpenGL to draw with.
+        """
         if self.render_mode is None or self._simulator is None:
             return None
-        return self._simulator.render()
+        try:
+            return self._simulator.render()
+        except Exception as error:  # of mujoco, glfw, EGL or OSMesa, each its own kind
+            raise RuntimeError(
+                f"Meta-World cannot draw here ({type(error).__name__}: {error}); on a machine without a screen set "
+                "MUJOCO_GL=egl, or MUJOCO_GL=osmesa, before starting"
+            ) from error
 
     def close(self) -> None:
         """Closes this env's simulator and the idle ones of its pool; may be called twice."""

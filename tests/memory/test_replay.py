@@ -140,6 +140,9 @@ def test_a_used_replay_can_be_restored_over(single: bool, prioritised: bool) -> 
         used.update_weight(used.sample_indices(9), np.arange(9.0) * 50)
     arrays, counters = saved.state()
     used.load([saved.new_data(None)], (arrays, json.loads(json.dumps(counters))))
+    if prioritised:
+        leaves = used.priorities.leaves(np.arange(used.maxsize))
+        assert np.flatnonzero(leaves).tolist() == sorted(saved.sample_indices(0).tolist())
     for replay in (saved, used):
         fill(replay, stream(0)[30:])
     (batch, indices), (same, same_indices) = saved.sample(40), used.sample(40)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sextant.compare import Comparison, find_runs, run_compare
+from sextant.compare import Comparison, run_compare
+from sextant.compare_runs import find_runs
 from sextant.config import ConfigError, compose_train_config, save_run_config
 from trainers.episodes import EpisodeRecord, summarise
 from trainers.evaluation_files import write_evaluation
@@ -158,7 +159,7 @@ def test_the_newest_last_checkpoint_is_taken_and_training_stands_in(tmp_path: Pa
 def test_several_protocols_of_one_run_must_be_told_apart(tmp_path: Path) -> None:
     run = make_run(tmp_path, 0, [1.0])
     make_run(tmp_path, 0, [5.0], protocol={"id": "classic-eval-1+horizon", "horizon": 400})
-    with pytest.raises(ConfigError, match=r"evaluated under several protocols: classic-eval-1 \(.*protocol=ID"):
+    with pytest.raises(ConfigError, match=r"evaluated under several protocols: classic-eval-1 \(.*--protocol"):
         compare([run], tmp_path / "out")
     assert compare([run], tmp_path / "out", protocol="classic-eval-1+horizon")[0].rows[0].mean == 5.0
     with pytest.raises(ConfigError, match=r"under dopamine; run `sextant evaluate .* protocol=dopamine`"):
@@ -176,7 +177,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     twin = make_run(tmp_path / "a", 0, [1.0], name="twin")
     with pytest.raises(ConfigError, match=r"same setting .* one sample, not two"):
         compare([run, twin], tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"metric=score is not allowed: expected return \| human_normalised"):
+    with pytest.raises(ConfigError, match=r"--metric score is not allowed: expected return \| human_normalised"):
         compare([run], tmp_path / "out", metric="score")
     with pytest.raises(ConfigError, match="metric 'success': these episodes know no success"):
         compare([run], tmp_path / "out", metric="success")

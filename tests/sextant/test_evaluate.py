@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from sextant.config import ConfigError, compose_train_config, save_run_config
-from sextant.evaluate import Result, build_acting_agent, full_summary, notes, run_evaluate
+from sextant.evaluate import build_acting_agent, full_summary, run_evaluate
+from sextant.evaluate_table import Result, notes
 from trainers.checkpointing import CheckpointStore
 from trainers.episodes import EpisodeRecord
 from trainers.evaluation_files import load_evaluations
@@ -76,7 +77,7 @@ def test_the_number_of_envs_changes_nothing_and_the_baseline_is_played_once(cart
 def test_what_cannot_be_evaluated_is_refused(cartpole: Path, tmp_path: Path) -> None:
     for options, message in (
         ({"protocol": "dopamine"}, "protocol=dopamine: unknown protocol 'dopamine'"),
-        ({"num_episodes": 21}, r"episodes=21 is not allowed: expected 1\.\.20"),
+        ({"num_episodes": 21}, r"num_episodes=21 is not allowed: expected 1\.\.20"),
         ({"num_envs": 0}, "num_envs=0 is not allowed"),
         ({"videos": -1}, "videos=-1 is not allowed"),
         ({"seed": -1}, "seed=-1 is not allowed"),

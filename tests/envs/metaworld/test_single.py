@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -300,3 +301,27 @@ def test_a_pool_gives_back_what_fits_and_forgets_the_oldest() -> None:
 def test_render_modes_are_checked() -> None:
     with pytest.raises(ValueError, match="got 'human'"):
         MetaworldEnv(MetaworldConfig().training_protocol(), render_mode="human")
+
+
+def test_a_picture_or_a_reason(reach: MetaworldEnv) -> None:
+    """Drawing needs an OpenGL of some kind: in a process of its own, with the software or hardware EGL if any."""
+    assert reach.render() is None
+    code = (
+        "from envs import MetaworldConfig as C; c = C(); e = c.make_single_env(c.training_protocol(), 'rgb_array');"
+        "e.reset(seed=0); print('picture', e.render().shape, e.render().dtype); e.close()"
+    )
+    environment = os.environ | {"MUJOCO_GL": "egl"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "picture (480, 480, 3) uint8" in ran.stdout or "Meta-World cannot draw here" in ran.stderr
+
+
+def test_a_failure_to_draw_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = MetaworldEnv(MetaworldConfig().training_protocol(), render_mode="rgb_array")
+    env.reset(seed=0)
+
+    def fail() -> None:
+        raise OSError("no context")
+
+    monkeypatch.setattr(env._simulator, "render", fail)
+    with pytest.raises(RuntimeError, match=r"cannot draw here \(OSError: no context\).*MUJOCO_GL=egl"):
+        env.render()
