@@ -66,8 +66,8 @@ class SharedBody(Body):
     """Lets an actor and a critic share one body at the price of one forward.
 
     Tianshou's PPO calls actor and critic one after the other on the same minibatch. The features of the last training
-    forward are handed over once, for the very same tensor only, and not across a change of the parameters: whoever steps
-    the optimizer calls `forget` (torch's fused optimizers do not raise the version counter of what they change).
+    forward are handed over once, for the very same tensor only, and not across a change of the parameters: whoever
+    steps the optimizer calls `forget` (torch's fused optimizers do not raise the version counter of what they change).
     """
 
     def __init__(self, body: Body) -> None:

@@ -31,6 +31,7 @@ def run_board(runs: Sequence[Path], port: int = 6006, host: str = "localhost") -
 
     Returns:
         TensorBoard's exit status.
+
     Raises:
         ConfigError: if one of the folders does not exist.
     """

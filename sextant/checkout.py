@@ -35,10 +35,8 @@ def shadowed_packages() -> dict[str, str]:
 def shadowing_message(taken: dict[str, str]) -> str:
     """Says which package names were taken, by what, and what to do about it."""
     lines = [f"  package {name!r} is {path}, not {CHECKOUT / name}" for name, path in taken.items()]
-    return "\n".join(
-        ["another installed package took a name that Sextant uses:", *lines]
-        + ["Uninstall that package, or give Sextant a virtual environment of its own."]
-    )
+    remedy = "Uninstall that package, or give Sextant a virtual environment of its own."
+    return "\n".join(["another installed package took a name that Sextant uses:", *lines, remedy])
 
 
 def _origin(name: str) -> str | None:

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Args:
         arguments: the command line without the program's name.
+
     Returns:
         exit status: 0 done, 1 failed, 2 refused before anything started.
     """
@@ -71,7 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", help="table and plot of several runs, with intervals")
     compare.add_argument("runs", nargs="+", type=Path, help="run directories")
-    compare.add_argument("--allow-mixed", action="store_true", help="compare results of different protocols all the same")
+    compare.add_argument(
+        "--allow-mixed", action="store_true", help="compare results of different protocols all the same"
+    )
     compare.add_argument("--metric", help="return, human_normalised, success, success_last or length (default: by env)")
     compare.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which policy (default: last)")
     compare.add_argument("--protocol", help="id of the protocol; needed where a run was evaluated under several")

@@ -82,5 +82,7 @@ def _agent_against_spaces(agent: Any, env: EnvConfig, observations: Observations
         )
     replay = getattr(agent, "replay", None)
     if observations == "vectors" and replay is not None and replay.frames == "single":
-        found.append(f"agent.replay.frames=single needs stacked images, but {env.env_id} gives vectors: use auto or full")
+        found.append(
+            f"agent.replay.frames=single needs stacked images, but {env.env_id} gives vectors: use auto or full"
+        )
     return found

@@ -45,19 +45,19 @@ class TrainConfig(Strict):
         0,
         ge=0,
         lt=2**63,
-        description="The one seed all randomness of the run is derived from (no unit; design section 3).",
+        description="The one seed all randomness of the run is derived from (no unit).",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
-        description="Where the networks live; auto is cuda where there is one. Only cpu is bit-exact (design section 3).",
+        description="Where the networks live; auto is cuda where there is one. Only cpu is bit-exact.",
     )
     threads: int | Literal["auto"] = Field(
         "auto",
-        description="CPU threads of PyTorch (unit: threads); auto takes the fastest in a short measurement at the start.",
+        description="CPU threads of PyTorch (unit: threads); auto takes the fastest in a short measurement.",
     )
     resume: Literal["never", "auto"] = Field(
         "never",
-        description="auto goes on with the newest unfinished run of this same config, if there is one; never starts afresh.",
+        description="auto goes on with the newest unfinished run of the same config; never starts afresh.",
     )
     runs_dir: Path = Field(
         Path("runs"), description="Folder under which run directories are made (path; relative to where you are)."
@@ -78,6 +78,7 @@ def compose_train_config(overrides: Sequence[str]) -> TrainConfig:
 
     Args:
         overrides: Hydra overrides, such as ``agent=dqn`` or ``env.game=pong``.
+
     Raises:
         ConfigError: for anything that cannot be run, naming the key, the value and what is allowed.
     """

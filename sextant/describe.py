@@ -44,12 +44,17 @@ def env_description(config: TrainConfig) -> dict[str, Any]:
     Args:
         config: a training config; one env of it is built and closed.
     """
-    env = config.env.make_single_env(config.env.training_protocol())
+    env_config: Any = config.env  # a union whose members each take their own protocol class
+    env = env_config.make_single_env(env_config.training_protocol())
     observation_space, action_space = env.observation_space, env.action_space
     env.close()
     description = config.env.describe()
     description["spaces"] = {"observation": str(observation_space), "action": str(action_space)}
-    if config.agent.kind == "off_policy" and observation_space.shape is not None and observation_space.dtype is not None:
+    if (
+        config.agent.kind == "off_policy"
+        and observation_space.shape is not None
+        and observation_space.dtype is not None
+    ):
         predicted = config.agent.replay.predicted_bytes(
             observation_space.shape,
             observation_space.dtype.itemsize,

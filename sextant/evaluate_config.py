@@ -19,17 +19,24 @@ class EvaluateConfig(Strict):
     run: Path = Field(description="Run directory (path).")
     protocol: str | None = Field(None, description="Evaluation protocol, see `sextant env list`; null: the run's own.")
     checkpoint: Literal["last", "best", "both"] = Field(
-        "last", description="Which weights; best was chosen by its score during training, so its own score is optimistic."
+        "last",
+        description="Which weights; best was chosen by its score during training, so its own score is optimistic.",
     )
     num_episodes: int | None = Field(
         None, ge=1, description="Fewer than the protocol says, spread over its tasks (unit: episodes); null: all."
     )
     num_envs: int | None = Field(
-        None, ge=1, description="Parallel envs, no effect on results (unit: envs); null: the run's trainer.evaluation_envs."
+        None,
+        ge=1,
+        description="Parallel envs, no effect on results (unit: envs); null: the run's trainer.evaluation_envs.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the list of episodes; equal seeds are equal episodes for every run.")
+    seed: int = Field(
+        0, ge=0, description="Seed of the list of episodes; equal seeds are equal episodes for every run."
+    )
     random_baseline: bool = Field(True, description="Whether a random policy plays the same episodes, for the table.")
-    videos: int = Field(0, ge=0, description="Episodes filmed of each checkpoint, mp4 and TensorBoard (unit: episodes).")
+    videos: int = Field(
+        0, ge=0, description="Episodes filmed of each checkpoint, mp4 and TensorBoard (unit: episodes)."
+    )
     device: Literal["cpu", "cuda"] | None = Field(None, description="Where the networks act; null: the run's device.")
 
 

@@ -36,8 +36,10 @@ def compose_data(overrides: Sequence[str]) -> dict[str, Any]:
 
     Args:
         overrides: Hydra overrides, such as ``agent=dqn`` or ``agent.gamma=0.99``; no sweeps.
+
     Returns:
         plain data, as the presets and overrides give it: not validated, defaults not filled in.
+
     Raises:
         ConfigError: for an unreadable override, an unknown preset or a sweep.
     """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,23 @@ def run_name(run_dir: Path) -> str:
 
 
 def new_run_dir(config: TrainConfig) -> Path:
-    """Gives a directory name that is not taken: ``<runs>/<agent>-<env>/<seed>-<time>``."""
-    folder = config.runs_dir / f"{config.agent.name}-{config.env.env_id}"
+    """Makes a directory that no other run has: ``<runs>/<agent>-<env>/<seed>-<time>``."""
+    folder = config.runs_dir / f"{config.agent.label}-{config.env.env_id}"
+    folder.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    candidate, number = folder / f"{config.seed}-{stamp}", 1
-    while candidate.exists():
-        number += 1
-        candidate = folder / f"{config.seed}-{stamp}-{number}"
+    for number in itertools.count(1):
+        candidate = folder / (f"{config.seed}-{stamp}" + (f"-{number}" if number > 1 else ""))
+        with suppress(FileExistsError):
+            candidate.mkdir()
+            break
     return candidate
+
+
+def remove_if_empty(run_dir: Path) -> None:
+    """Removes a run directory in which nothing was written but the lock."""
+    if {path.name for path in run_dir.iterdir()} <= {".lock"}:
+        (run_dir / ".lock").unlink(missing_ok=True)
+        run_dir.rmdir()
 
 
 def find_run(config: TrainConfig) -> Path | None:
@@ -38,7 +48,7 @@ def find_run(config: TrainConfig) -> Path | None:
     from sextant.config import load_run_config
 
     wanted = _identity(config)
-    folder = config.runs_dir / f"{config.agent.name}-{config.env.env_id}"
+    folder = config.runs_dir / f"{config.agent.label}-{config.env.env_id}"
     for path in sorted(folder.glob(f"{config.seed}-*/config.yaml"), reverse=True):
         try:
             saved = _identity(load_run_config(path.parent))

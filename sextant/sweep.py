@@ -59,6 +59,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
 
     Args:
         overrides: Hydra overrides, such as ``seed=0,1,2`` or ``hydra/launcher=ray``.
+
     Raises:
         ConfigError: if an override or any job's config is refused, or the launcher is not installed.
     """
@@ -90,6 +91,7 @@ def run_sweep(overrides: Sequence[str]) -> int:
 
     Returns:
         0 if all jobs finished, 1 if any failed.
+
     Raises:
         ConfigError: before anything starts, see :func:`plan_sweep`.
     """
@@ -107,6 +109,7 @@ def run_job(composed: DictConfig) -> str:
 
     Args:
         composed: the job's config as Hydra composed it.
+
     Returns:
         the run directory.
     """
@@ -141,6 +144,7 @@ def _run_with_plugin(sweep: Sweep) -> list[str]:
         no_outputs = ["hydra.mode=MULTIRUN", "hydra.output_subdir=null", f"hydra.sweep.dir={scratch}"]
         config = hydra.compose("train", [*sweep.hydra_overrides, *no_outputs], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
+        _join_ray_cluster(config)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks()),
             task_function=run_job,
@@ -154,6 +158,25 @@ def _run_with_plugin(sweep: Sweep) -> list[str]:
         outcomes.append("failed" if failed else "")
         print(f"[job {number}] {result._return_value}")  # the public property raises instead of telling
     return outcomes
+
+
+def _join_ray_cluster(config: DictConfig) -> None:
+    """Connects to the Ray cluster at ``hydra.launcher.ray.init.address``, if one is given.
+
+    The launcher would do so itself, but version 1.2.2 always passes ``object_store_memory``, which Ray refuses for a
+    cluster that runs already; it leaves a connection that is there alone.
+
+    Raises:
+        ConnectionError: if no cluster answers.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    settings = OmegaConf.to_container(OmegaConf.select(config, "hydra.launcher.ray.init", default=DictConfig({})))
+    assert isinstance(settings, dict)
+    if settings.get("address") is not None:
+        import ray
+
+        ray.init(**{str(name): value for name, value in settings.items()})
 
 
 def _run_here(sweep: Sweep) -> list[str]:

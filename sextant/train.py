@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sextant.learner import build_learner, settled
-from sextant.run_dirs import RunError, find_run, new_run_dir, only_process, run_name
+from sextant.run_dirs import RunError, find_run, new_run_dir, only_process, remove_if_empty, run_name
 from sextant.summary import final_metrics, summary_lines
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sextant.config import TrainConfig
     from trainers.online import Evaluation
     from trainers.run_log import RunLog
+    from trainers.videos import Film
 
 
 def run_train(config: TrainConfig, *, run_dir: Path | None = None) -> Path:
@@ -37,8 +39,11 @@ def run_train(config: TrainConfig, *, run_dir: Path | None = None) -> Path:
     if (run_dir / "config.yaml").exists():
         raise RunError(f"{run_dir} already holds a run; use `sextant resume {run_dir}`, or choose another directory")
     run_dir.mkdir(parents=True, exist_ok=True)
-    with only_process(run_dir):
-        _train(config, run_dir, fresh=True)
+    try:
+        with only_process(run_dir):
+            _train(config, run_dir, fresh=True)
+    finally:
+        remove_if_empty(run_dir)
     return run_dir
 
 
@@ -89,11 +94,11 @@ def _train(config: TrainConfig, run_dir: Path, *, fresh: bool) -> None:
     try:
         if fresh:
             config = settled(config, venv, say)
-            _describe_run(config, run_dir)
         assert isinstance(config.threads, int)
         set_torch_threads(config.threads)
         seeds = Seeds(config.seed)
         agent, replay = build_learner(config, venv, seeds, say)
+        _describe_run(config, run_dir)
         protocol = config.env.training_protocol()
         with closing(RunLog(run_dir, purge_step=None if fresh else newest.env_steps + 1 if newest else 0)) as log:
             if newest is None:
@@ -115,10 +120,10 @@ def _train(config: TrainConfig, run_dir: Path, *, fresh: bool) -> None:
                 log=log,
                 checkpoints=checkpoints,
                 run=identity,
-                evaluate=TrainingEvaluator(config, agent, run_dir, log),
+                evaluate=TrainingEvaluator(config, agent, run_dir, log, say),
                 progress=Progress(console),
             )
-            result = session.fit()
+            result = session.fit(newest)
             if result.status == "finished":
                 log.hyperparameters(config.model_dump(mode="json"), final_metrics(result.state), result.state.env_steps)
         for line in summary_lines(run_dir, result):
@@ -128,27 +133,36 @@ def _train(config: TrainConfig, run_dir: Path, *, fresh: bool) -> None:
 
 
 def _describe_run(config: TrainConfig, run_dir: Path) -> None:
+    """Writes config.yaml once, and one more entry in provenance.json for each start of the run."""
     from sextant.config import save_run_config
     from sextant.provenance import provenance
     from trainers.run_log import write_atomically
 
-    write_atomically(run_dir / "provenance.json", json.dumps(provenance(config), indent=2) + "\n")
-    save_run_config(config, run_dir)
+    path = run_dir / "provenance.json"
+    starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+    write_atomically(path, json.dumps({"starts": [*starts, provenance(config)]}, indent=2) + "\n")
+    if not (run_dir / "config.yaml").exists():
+        save_run_config(config, run_dir)
 
 
-EVALUATION_SEED = 0
-"""Seed of the episode list: every evaluation of every run under one protocol plays the same episodes."""
+EVALUATION_SEED = 10_007
+"""Seed of the episodes played during training: all runs play the same, and others than `sextant evaluate` (seed 0)
+does, so that the best checkpoint is not chosen on the episodes it is judged by."""
 
 
 class TrainingEvaluator:
     """Evaluates the agent in envs of its own at the boundaries of a run."""
 
-    def __init__(self, config: TrainConfig, agent: Agent, run_dir: Path, log: RunLog) -> None:
+    def __init__(
+        self, config: TrainConfig, agent: Agent, run_dir: Path, log: RunLog, say: Callable[[str], None]
+    ) -> None:
         """Prepares; envs are made at each evaluation and closed after it."""
         self.config = config
         self.agent = agent
         self.run_dir = run_dir
         self.log = log
+        self.say = say
+        self.filming = config.trainer.videos_per_evaluation > 0
         self.protocol = config.env.evaluation_protocol()
         wanted = config.trainer.evaluation_episodes
         available = len(self.protocol.episodes(EVALUATION_SEED))
@@ -189,18 +203,28 @@ class TrainingEvaluator:
 
     def _film(self, env_steps: int) -> None:
         """Films the first episodes where the config asks for it: mp4 under ``videos/``, and an image in TensorBoard."""
-        config = self.config
-        if not config.trainer.videos_per_evaluation:
+        if not self.filming:
             return
-        from trainers.videos import add_films, film_episodes
+        from trainers.videos import add_films
 
-        films = film_episodes(
+        try:
+            films = self._films(env_steps)
+        except (RuntimeError, ImportError) as error:
+            self.say(f"episodes are not filmed: {error}")
+            self.filming = False
+            return
+        add_films(self.log.tensorboard, films, env_steps)
+
+    def _films(self, env_steps: int) -> list[Film]:
+        from trainers.videos import film_episodes
+
+        config = self.config
+        return film_episodes(
             self.agent,
             lambda: config.env.make_single_env(self.protocol, render_mode="rgb_array"),
             self.protocol,
             self.run_dir / "videos",
             seed=EVALUATION_SEED,
-            count=config.trainer.videos_per_evaluation,
+            count=min(config.trainer.videos_per_evaluation, self.num_episodes),
             env_steps=env_steps,
         )
-        add_films(self.log.tensorboard, films, env_steps)

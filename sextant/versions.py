@@ -55,7 +55,9 @@ KNOWN_BAD = (
     KnownBad("ale-py", "<0.12", "no ROMs in the wheel or no AtariVectorEnv; Sextant needs 0.12 or newer"),
     KnownBad("metaworld", "==2.0.0", "PyPI's 2.0.0 held v3 tasks under a v2 name (Metaworld issue 538)"),
     KnownBad("metaworld", "<3.1,!=2.0.0", "button-press rewards and task ids differ before 3.1 (Metaworld PR 548)"),
-    KnownBad("mujoco", "!=3.3.0", "metaworld 3.1 pins mujoco 3.3.0; physics differ", beside=("metaworld", ">=3.1,<3.2")),
+    KnownBad(
+        "mujoco", "!=3.3.0", "metaworld 3.1 pins mujoco 3.3.0; physics differ", beside=("metaworld", ">=3.1,<3.2")
+    ),
     KnownBad("torch", "<2.6", "checkpoints are read with weights_only=True, which is safe from 2.6 on"),
     KnownBad("numpy", "<2.0", "Sextant is tested with numpy 2"),
     KnownBad("pydantic", "<2.7", "strict validation of tagged unions differs"),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -88,7 +88,7 @@ PRESETS = [(group, name) for group in groups() if group != "experiment" for name
 
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=[f"{group}={name}" for group, name in PRESETS])
 def test_preset_holds_only_what_differs_from_the_defaults(group, name):
-    data = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
+    data = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{name}.yaml"))
     assert_differs(TrainConfig.model_fields[group], data, Strict, f"{group}={name}")
 
 

@@ -61,7 +61,9 @@ def test_shadowed_package_is_named_with_its_path(impostor):
 
 
 def test_command_line_wins_over_a_shadowing_package(impostor):
-    script = f"import sys; sys.path[:0] = [{str(impostor)!r}, {str(CHECKOUT)!r}]; from sextant.cli import main; main([])"
+    script = (
+        f"import sys; sys.path[:0] = [{str(impostor)!r}, {str(CHECKOUT)!r}]; from sextant.cli import main; main([])"
+    )
     script += "; import agents; print(agents.__file__)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=impostor)
     assert str(CHECKOUT / "agents" / "__init__.py") in done.stdout

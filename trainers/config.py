@@ -72,3 +72,24 @@ class TrainerConfig(BaseModel):
         """Env steps between two boundaries (an evaluation, a checkpoint, or both)."""
         periods = [self.checkpoint_every_env_steps, self.evaluate_every_env_steps, self.total_env_steps]
         return min(period for period in periods if period)
+
+
+def env_steps_per_training_step(replay_ratio: float, num_envs: int) -> int:
+    """Gives the env steps between two rounds of updates: the fewest that make a whole number of gradient steps.
+
+    Args:
+        replay_ratio: gradient steps per env step.
+        num_envs: parallel envs; all are stepped together.
+    Returns:
+        env steps, a multiple of ``num_envs``.
+    Raises:
+        ValueError: if 64 vector steps are not enough.
+    """
+    for vector_steps in range(1, 65):
+        gradient_steps = replay_ratio * vector_steps * num_envs
+        if gradient_steps >= 1 and abs(gradient_steps - round(gradient_steps)) < 1e-9:
+            return vector_steps * num_envs
+    raise ValueError(
+        f"replay_ratio={replay_ratio} with num_envs={num_envs}: no whole number of gradient steps within 64 steps of "
+        "all envs; choose a ratio such as 0.25, 0.5, 1 or 2"
+    )

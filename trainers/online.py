@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from trainers.run_log import RunLog
 
 SHOW_EVERY_SECONDS = 0.25
-
-STATS_PER_POINT = 16
-"""Updates whose statistics enter a log point (reading every one would stall a GPU)."""
+"""Least time between two looks at the live line (unit: seconds)."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +103,25 @@ class TrainingSession:
         self.evaluate = evaluate
         self.progress = progress or Progress()
         self.state = RunState(next_point=self._point_period())
-        self.collector = OnlineCollector(agent, venv, replay, on_episode=self._on_episode)
-        self._hooks = Hooks(self._after_step, self._after_update, point_period=self._point_period())
+        self.collector = OnlineCollector(agent, venv, replay, on_step=self._on_step, on_episode=self._on_episode)
         self._stop = threading.Event()
-        self._stats_every = 1
+        self._hooks = Hooks(self._stop.is_set, self._after_update)
         self._activity = "training"
         self._shown_at = 0.0
         self._stopwatch = Stopwatch(self._counts())  # since the last log point
         self._interval_stopwatch = Stopwatch(self._counts())  # since the last boundary
         self._goal = 0
 
-    def fit(self) -> TrainingResult:
-        """Trains to the configured length, from the last good checkpoint if there is one.
+    def fit(self, restored: Snapshot | None = None) -> TrainingResult:
+        """Trains to the configured length.
+
+        Args:
+            restored: the checkpoint to go on from; None starts at the beginning.
 
         Returns:
             ``finished``, or ``interrupted`` after SIGTERM or Ctrl-C (a checkpoint is then written first).
         """
         with self.progress, stop_on_signals(self._stop, self.progress.say):
-            restored = self.checkpoints.load_latest()
             if restored is None:
                 self.log.go_back(START)
                 seed_global_rngs(self.seeds)
@@ -144,11 +143,7 @@ class TrainingSession:
 
     def _make_trainer(self) -> OffPolicyRun | OnPolicyRun:
         kind = OffPolicyRun if self.agent.kind == "off_policy" else OnPolicyRun
-        trainer = kind(self.agent, self.collector, self._hooks, env_step=self.state.env_steps)
-        if isinstance(trainer, OffPolicyRun):
-            config: Any = self.agent.config
-            self._stats_every = max(1, int(self._point_period() * config.replay_ratio) // STATS_PER_POINT)
-        return trainer
+        return kind(self.agent, self.collector, self._hooks, env_step=self.state.env_steps)
 
     # Boundaries
 
@@ -157,11 +152,12 @@ class TrainingSession:
         return min((self.state.env_steps // interval + 1) * interval, self.config.total_env_steps)
 
     def _is_due(self, period: int) -> bool:
-        """Whether the boundary just reached (the goal, which a rollout may have overshot) is one of this period."""
-        return bool(period) and self._goal % period == 0
+        """Whether a multiple of this period was passed since the last boundary (a rollout may overshoot one)."""
+        return bool(period) and self.state.env_steps // period > self.state.last_boundary // period
 
     def _at_boundary(self) -> bool:
         """Evaluates, logs and saves what is due; says whether a checkpoint was written."""
+        speed = self._stopwatch.read(self._counts())
         last = self.state.env_steps >= self.config.total_env_steps
         metrics: dict[str, float] = {}
         wanted = self._is_due(self.config.evaluate_every_env_steps) or (last and self.config.evaluate_at_end)
@@ -173,8 +169,9 @@ class TrainingSession:
                 self.checkpoints.save_best(
                     env_steps=self.state.env_steps, weights=self.agent.weights(), counters={"score": evaluation.score}
                 )
-        self._write_point(metrics)
+        self._write_point(metrics, speed)
         saves = last or self._is_due(self.config.checkpoint_every_env_steps)
+        self.state.last_boundary = self.state.env_steps
         if saves:
             self.state.interval += 1
             self.collector.begin_interval(self._env_seeds())
@@ -230,18 +227,16 @@ class TrainingSession:
 
     # Hooks and logging
 
-    def _after_step(self, env_steps: int) -> bool:
+    def _on_step(self, env_steps: int) -> None:
         self.state.env_steps += env_steps
-        warm_up = self.state.updates == 0
         if self.state.next_point <= self.state.env_steps < self._goal:
-            self._write_point({})
-        self._show("warm-up" if warm_up else "training")
-        return self._stop.is_set()
+            self._write_point({}, self._stopwatch.read(self._counts()))
+        self._show("training" if self.state.updates else "warm-up")
 
     def _after_update(self, stats: TrainingStats, gradient_steps: int) -> None:
         self.state.updates += gradient_steps
-        if self.state.updates % self._stats_every == 0 or gradient_steps > 1:
-            self.state.losses.add({f"loss/{name}": value for name, value in stats.get_loss_stats_dict().items()})
+        losses = stats.get_loss_stats_dict()
+        self.state.losses.add({f"loss/{name}": value for name, value in losses.items() if name != "gradient_steps"})
 
     def _on_episode(self, episode: FinishedEpisode) -> None:
         record = EpisodeRecord(
@@ -266,7 +261,7 @@ class TrainingSession:
     def _point_period(self) -> int:
         return max(1, self.config.total_env_steps // self.config.log_points)
 
-    def _write_point(self, extra: Mapping[str, float]) -> None:
+    def _write_point(self, extra: Mapping[str, float], speed: Mapping[str, float]) -> None:
         state = self.state
         values: dict[str, float | int] = {"updates": state.updates, "episodes": state.episodes}
         values |= state.training_metrics() | state.losses.take()
@@ -274,7 +269,7 @@ class TrainingSession:
         self.log.point(state.env_steps, values | extra)
         period = self._point_period()
         state.next_point = (state.env_steps // period + 1) * period
-        self.log.speed(state.env_steps, self._stopwatch.read(self._counts()))
+        self.log.speed(state.env_steps, speed)
         self._stopwatch.mark(self._counts())
 
     def _mark_time(self) -> None:

@@ -80,6 +80,12 @@ class CsvTable:
         elif self.path.exists():
             self.path.unlink()
 
+    def sync(self) -> None:
+        """Forces the rows to the disk."""
+        if self.path.exists():
+            with open(self.path, "rb") as stream:
+                os.fsync(stream.fileno())
+
     def _rows(self) -> list[list[str]]:
         if not self.path.exists():
             return []
@@ -148,6 +154,8 @@ class RunLog:
         """Gives where the files end now (after flushing them to disk), for a checkpoint's counters."""
         self._episodes.flush()
         os.fsync(self._episodes.fileno())
+        self.metrics.sync()
+        self.timing.sync()
         self.tensorboard.flush()
         return {
             "metrics": {"columns": list(self.metrics.columns), "num_rows": self.metrics.num_rows},

@@ -38,6 +38,7 @@ class RunState:
         env_steps: env steps so far, all envs together.
         updates: gradient steps so far.
         episodes: finished training episodes so far (cut ones not counted).
+        last_boundary: env steps at the last boundary.
         interval: index of the last checkpoint boundary; training env seeds derive from it.
         next_point: env steps at which the next log point is due.
         last_score, best_score: evaluation scores; None before the first.
@@ -49,6 +50,7 @@ class RunState:
     env_steps: int = 0
     updates: int = 0
     episodes: int = 0
+    last_boundary: int = 0
     interval: int = 0
     next_point: int = 0
     last_score: float | None = None

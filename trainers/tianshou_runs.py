@@ -14,6 +14,8 @@ from tianshou.algorithm.algorithm_base import TrainingStats
 from tianshou.data.collector import CollectStatsBase
 from tianshou.trainer import OffPolicyTrainer, OffPolicyTrainerParams, OnPolicyTrainer, OnPolicyTrainerParams
 
+from trainers.config import env_steps_per_training_step
+
 if TYPE_CHECKING:
     from tianshou.data import ReplayBuffer
 
@@ -29,15 +31,13 @@ class Hooks:
     """What the trainer tells the session.
 
     Attributes:
-        after_step: called after every training step with the env steps it took; True asks the trainer to stop.
+        stop: asked after every training step; True ends the run there.
         after_update: called with the statistics of each update and the number of gradient steps it made.
-        point_period: env steps between two log points, which a round of warm-up steps must not skip.
         learner_seconds: wall time spent in updates (unit: seconds), summed by the trainer.
     """
 
-    after_step: Callable[[int], bool]
+    stop: Callable[[], bool]
     after_update: Callable[[TrainingStats, int], None]
-    point_period: int = 1
     learner_seconds: float = 0.0
 
 
@@ -85,7 +85,7 @@ class OffPolicyRun(OffPolicyTrainer):
         if self._warming_up:
             left = min(self._learning_starts, self._goal) - self._env_step
             most = WARM_UP_VECTOR_STEPS * len(collector.venv)
-            whole_steps = max(1, min(most, left, self.hooks.point_period) // self._step_size)
+            whole_steps = max(1, min(most, left) // self._step_size)
             self.params.collection_step_num_env_steps = whole_steps * self._step_size
         return _finish(self, super()._training_step())
 
@@ -145,27 +145,6 @@ class OnPolicyRun(OnPolicyTrainer):
         self.hooks.after_update(update_stat, int(getattr(update_stat, "gradient_steps", 1)))
 
 
-def env_steps_per_training_step(replay_ratio: float, num_envs: int) -> int:
-    """Gives the env steps between two rounds of updates: the fewest that make a whole number of gradient steps.
-
-    Args:
-        replay_ratio: gradient steps per env step.
-        num_envs: parallel envs; all are stepped together.
-    Returns:
-        env steps, a multiple of ``num_envs``.
-    Raises:
-        ValueError: if 64 vector steps are not enough.
-    """
-    for vector_steps in range(1, 65):
-        gradient_steps = replay_ratio * vector_steps * num_envs
-        if gradient_steps >= 1 and abs(gradient_steps - round(gradient_steps)) < 1e-9:
-            return vector_steps * num_envs
-    raise ValueError(
-        f"replay_ratio={replay_ratio} with num_envs={num_envs}: no whole number of gradient steps within 64 steps of "
-        "all envs; choose a ratio such as 0.25, 0.5, 1 or 2"
-    )
-
-
 def _run_epoch_to(trainer: Any, env_steps: int) -> None:
     """Runs one Tianshou epoch that ends at ``env_steps``."""
     trainer._goal = env_steps
@@ -175,6 +154,6 @@ def _run_epoch_to(trainer: Any, env_steps: int) -> None:
 
 
 def _finish(trainer: Any, result: Any) -> Any:
-    if trainer.hooks.after_step(result.get_env_step_advancement()):
+    if trainer.hooks.stop():
         result._is_training_done = True
     return result

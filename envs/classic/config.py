@@ -127,7 +127,8 @@ class ClassicConfig(Strict):
     def describe(self) -> dict[str, Any]:
         """Gives the training and evaluation protocols in full."""
         return {
-            "env": self.env_id,
+            "env_id": self.env_id,
+            "num_envs": self.num_envs,
             "training": self.training_protocol().describe(),
             "evaluation": self.evaluation_protocol().describe(),
         }

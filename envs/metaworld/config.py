@@ -188,7 +188,8 @@ class MetaworldConfig(Strict):
         )
         training = self.training_protocol()
         return {
-            "env": self.env_id,
+            "env_id": self.env_id,
+            "num_envs": self.num_envs,
             "observation": f"{CORE_OBS_DIM + len(training.tasks) * self.one_hot} float32",
             "action": "4 float32 in [-1, 1] (clipped): hand dx, dy, dz in cm, gripper",
             "split_overlap": list(overlap),

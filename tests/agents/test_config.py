@@ -18,7 +18,8 @@ HEAVY = "torch", "tianshou", "gymnasium", "ale_py", "metaworld", "scipy", "numba
 
 def test_importing_configs_loads_nothing_heavy() -> None:
     code = (
-        "import sys, agents, agents.base_config, agents.value_based.config, agents.actor_critic.config; agents.DQNConfig()\n"
+        "import sys, agents, agents.base_config, agents.actor_critic.config, agents.value_based.config\n"
+        "agents.DQNConfig(), agents.PPOConfig(), agents.SACConfig()\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

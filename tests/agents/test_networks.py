@@ -56,7 +56,14 @@ def test_a_widened_dense_layer_is_an_option() -> None:
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "expected"),
-    [(84, 8, 4, (2, 2)), (21, 4, 2, (1, 2)), (11, 3, 1, (1, 1)), (84, 3, 2, (0, 1)), (42, 3, 2, (0, 1)), (21, 3, 2, (1, 1))],
+    [
+        (84, 8, 4, (2, 2)),
+        (21, 4, 2, (1, 2)),
+        (11, 3, 1, (1, 1)),
+        (84, 3, 2, (0, 1)),
+        (42, 3, 2, (0, 1)),
+        (21, 3, 2, (1, 1)),
+    ],
 )
 def test_same_padding_of_the_axes_in_use(size: int, kernel: int, stride: int, expected: tuple[int, int]) -> None:
     assert same_padding(size, kernel, stride) == expected
@@ -70,7 +77,9 @@ def test_nature_cnn_equals_an_explicitly_padded_reference() -> None:
         padded = functional.pad(x, (before, after, before, after))
         x = functional.conv2d(padded, conv.weight, conv.bias, stride).relu()
     hidden = network.body.layers.hidden  # type: ignore[union-attr]
-    expected = functional.linear(functional.linear(x.flatten(1), hidden.weight, hidden.bias).relu(), network.head.weight)
+    expected = functional.linear(
+        functional.linear(x.flatten(1), hidden.weight, hidden.bias).relu(), network.head.weight
+    )
     torch.testing.assert_close(network(random_pixels())[0], expected)
 
 
@@ -119,7 +128,10 @@ def test_pixels_are_divided_by_255_exactly_once() -> None:
 @pytest.mark.parametrize("config", [NatureCnnConfig(), NatureCnnConfig(padding="valid"), ImpalaCnnConfig()])
 def test_channels_last_is_the_same_function(config: Any) -> None:
     torch.testing.assert_close(
-        q_network(config)(random_pixels())[0], q_network(config, channels_last=True)(random_pixels())[0], atol=1e-4, rtol=1e-4
+        q_network(config)(random_pixels())[0],
+        q_network(config, channels_last=True)(random_pixels())[0],
+        atol=1e-4,
+        rtol=1e-4,
     )
 
 

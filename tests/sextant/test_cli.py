@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,10 @@ def run(*arguments, python=()):
         (["hydra/launcher=ray"], "it needs -m"),
         (["-m", "seed=0,1", "agent=dqn,sac"], "job 1 of the sweep (seed=0 agent=sac): agent=sac acts in box"),
         (["-m", "seed=0,1", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: the local launcher has one key"),
-        (["-m", "seed=0,1", "hydra.launcher.jobs=2"], "unknown key hydra.launcher.jobs: the local launcher has one key"),
+        (
+            ["-m", "seed=0,1", "hydra.launcher.jobs=2"],
+            "unknown key hydra.launcher.jobs: the local launcher has one key",
+        ),
         (["-m", "seed=0,1", "hydra/launcher=roy"], "launcher 'roy'"),
     ],
     ids=" ".join,
@@ -137,7 +141,9 @@ def test_resume_of_no_run_is_refused(tmp_path, capsys):
 
 
 def test_resume_of_a_config_of_another_version_is_refused(tmp_path, capsys):
-    (tmp_path / "config.yaml").write_text("agent: {name: dqn, lerning_rate: 1}\nenv: {name: atari, game: pong}\ntrainer: {}\n")
+    (tmp_path / "config.yaml").write_text(
+        "agent: {name: dqn, lerning_rate: 1}\nenv: {name: atari, game: pong}\ntrainer: {}\n"
+    )
     assert main(["resume", str(tmp_path)]) == 2
     assert "did you mean agent.learning_rate?" in capsys.readouterr().err
 
@@ -157,7 +163,7 @@ def test_a_full_disk_is_told_without_a_traceback(monkeypatch, capsys):
 
 
 def test_train_hands_the_checked_config_over(monkeypatch):
-    given = []
+    given: list[Any] = []
     monkeypatch.setattr("sextant.train.run_train", given.append)
     assert main(["train", "agent=double_dqn", "env.game=MsPacman", "seed=7"]) == 0
     assert given[0].agent.double is True
@@ -183,7 +189,7 @@ def test_env_describe(capsys):
 
 
 def test_evaluate_hands_its_keys_over(monkeypatch, tmp_path):
-    given = []
+    given: list[Any] = []
     monkeypatch.setattr("sextant.evaluate.run_evaluate", lambda run, **keys: given.append((run, keys)))
     run = tmp_path / "a run=1"
     assert main(["evaluate", f"run={run}", "protocol=dopamine", "checkpoint=both", "videos=2"]) == 0

@@ -49,7 +49,10 @@ def message(data):
 
 def test_keys_follow_the_chosen_members():
     found = {key.path: key for key in keys(Top, {"agent": {"name": "agent"}})}
-    assert [path for path in found if path.startswith("agent.network.")] == ["agent.network.kind", "agent.network.width"]
+    assert [path for path in found if path.startswith("agent.network.")] == [
+        "agent.network.kind",
+        "agent.network.width",
+    ]
     assert found["agent.network.width"].value == 4
     assert found["agent.network.width"].default == 1
     assert found["agent.learning_rate"].description == "Step size."
@@ -122,7 +125,9 @@ def test_errors_are_told_against_the_chosen_member_only():
 def test_key_of_another_member_is_told_with_the_choice_that_has_it():
     text = message({"agent": {"name": "agent", "network": {"kind": "mlp", "width": 2}}})
     assert text == "unknown key agent.network.width=2: only there with agent.network.kind=cnn"
-    assert message({"agent": {"name": "other", "replay": 2}}) == "unknown key agent.replay=2: only there with agent=agent"
+    assert (
+        message({"agent": {"name": "other", "replay": 2}}) == "unknown key agent.replay=2: only there with agent=agent"
+    )
 
 
 def test_out_of_range_names_value_range_and_meaning():
@@ -131,7 +136,9 @@ def test_out_of_range_names_value_range_and_meaning():
 
 
 def test_alternatives_of_a_plain_value_are_one_line():
-    assert message({"agent": {"name": "other"}, "threads": "many"}) == "threads=many is not allowed: expected int or auto"
+    assert (
+        message({"agent": {"name": "other"}, "threads": "many"}) == "threads=many is not allowed: expected int or auto"
+    )
 
 
 def test_unknown_member_lists_the_members():

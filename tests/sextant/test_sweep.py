@@ -1,11 +1,13 @@
 """Sweeps: every job checked first, each in a process of its own, failures told at the end."""
 
+import subprocess
 import sys
 import types
 
 import pytest
 
 from sextant import sweep
+from sextant.checkout import CHECKOUT
 from sextant.overrides import expand_sweep
 from sextant.refusal import ConfigError
 from sextant.sweep import plan_sweep, run_sweep
@@ -88,12 +90,36 @@ def test_job_of_a_launcher_plugin_trains_the_validated_config(monkeypatch, tmp_p
     from sextant.sweep import run_job
 
     given = []
-    monkeypatch.setattr("sextant.train.run_train", lambda config: given.append(config) or tmp_path)
+
+    def train(config):
+        given.append(config)
+        return tmp_path
+
+    monkeypatch.setattr("sextant.train.run_train", train)
     composed = compose(normalised(["seed=4", "agent=double_dqn"]))
     assert run_job(composed) == str(tmp_path)
     assert given[0].seed == 4
     assert given[0].agent.double is True
 
 
-def test_ray_launcher_runs_jobs_elsewhere(monkeypatch, tmp_path):
+@pytest.mark.parametrize("address", [None, "127.0.0.1:6379"])
+def test_a_running_ray_cluster_is_joined_before_the_launcher_starts(monkeypatch, address):
+    from omegaconf import OmegaConf
+
+    given = []
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(init=lambda **settings: given.append(settings)))
+    sweep._join_ray_cluster(OmegaConf.create({"hydra": {"launcher": {"ray": {"init": {"address": address}}}}}))
+    assert given == ([] if address is None else [{"address": address}])
+
+
+@pytest.mark.slow
+def test_sweep_on_a_local_ray(tmp_path):
     pytest.importorskip("ray", reason="needs the extra ray")
+    short = ["trainer.total_env_steps=1200", "trainer.checkpoint_every_env_steps=600", "threads=1"]
+    short += ["trainer.evaluate_every_env_steps=0", "trainer.evaluate_at_end=false"]
+    launcher = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"]
+    task = ["agent=dqn_classic", "env=classic", "seed=0,1", f"runs_dir={tmp_path}"]
+    command = [sys.executable, "-m", "sextant", "train", "-m", *launcher, *task, *short]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name[:2] for path in (tmp_path / "dqn-CartPole-v1").iterdir()) == ["0-", "1-"]

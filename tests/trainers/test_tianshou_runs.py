@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tianshou.trainer import OffPolicyTrainer, OnlineTrainer, OnPolicyTrainer
 
-from trainers.tianshou_runs import OffPolicyRun, OnPolicyRun, env_steps_per_training_step
+from trainers.config import env_steps_per_training_step
+from trainers.tianshou_runs import OffPolicyRun, OnPolicyRun
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_the_limit_given_is_the_limit_played() -> None:
 
 def test_describe_is_complete() -> None:
     described = ClassicConfig(id="Pendulum-v1").describe()
-    assert described["env"] == "Pendulum-v1"
+    assert described["env_id"] == "Pendulum-v1"
     assert ClassicProtocol.model_validate(
         {key: value for key, value in described["evaluation"].items() if key in ClassicProtocol.model_fields}
     ).hash == described["evaluation"]["hash"]  # fmt: skip
