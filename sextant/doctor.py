@@ -98,7 +98,7 @@ def _device_lines(*, installed: bool) -> Iterator[str]:
 
 def _hints(machine: Machine) -> Iterator[str]:
     if machine.cpu_quota is not None and machine.cpu_quota < machine.cpus:
-        yield f"a container limit of {machine.cpu_quota:g} CPUs is below the {machine.cpus} visible: set threads by hand"
+        yield f"a container limits {machine.cpus} visible CPUs to {machine.cpu_quota:g}: set threads by hand"
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdigit() and int(threads) > machine.cpus:
         yield f"OMP_NUM_THREADS={threads} is more than the {machine.cpus} CPUs: threads will wait for each other"

@@ -114,7 +114,7 @@ def _choices(override: Override) -> Iterator[str]:
     if not override.is_sweep_override():
         yield str(override.input_line)
         return
-    value = override.value()
+    value: Any = override.value()  # Hydra's annotation leaves Glob out
     if isinstance(value, Glob):
         names = options(override.key_or_group) if override.key_or_group in groups() else []
         chosen = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in value.include)]

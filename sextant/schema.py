@@ -186,12 +186,11 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for name, value in changes.items():
         old = merged.get(name)
-        same_kind = (
-            isinstance(value, Mapping)
-            and isinstance(old, Mapping)
-            and not (any(tag in value and value[tag] != old.get(tag) for tag in _TAGS))
-        )
-        merged[name] = _merged(old, value) if same_kind else value
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            another = any(tag in value and value[tag] != old.get(tag) for tag in _TAGS)
+            merged[name] = value if another else _merged(old, value)
+        else:
+            merged[name] = value
     return merged
 
 

@@ -89,10 +89,11 @@ PRESETS = [(group, name) for group in groups() if group != "experiment" for name
 @pytest.mark.parametrize(("group", "name"), PRESETS, ids=[f"{group}={name}" for group, name in PRESETS])
 def test_preset_holds_only_what_differs_from_the_defaults(group, name):
     data = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{name}.yaml"))
+    assert isinstance(data, dict)
     assert_differs(TrainConfig.model_fields[group], data, Strict, f"{group}={name}")
 
 
-def assert_differs(field: FieldInfo, data: Mapping[str, Any], default: Any, where: str) -> None:
+def assert_differs(field: FieldInfo, data: Mapping[Any, Any], default: Any, where: str) -> None:
     member = member_for(field, data)
     assert member is not None, f"{where} names no config class"
     for key, value in data.items():

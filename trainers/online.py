@@ -27,8 +27,6 @@ from trainers.stopping import stop_on_signals
 from trainers.tianshou_runs import Hooks, OffPolicyRun, OnPolicyRun
 
 if TYPE_CHECKING:
-    from tianshou.algorithm.algorithm_base import TrainingStats
-
     from agents.interface import Agent
     from envs.tianshou_vector import VectorEnv
     from memory.replay import Replay
@@ -233,10 +231,8 @@ class TrainingSession:
             self._write_point({}, self._stopwatch.read(self._counts()))
         self._show("training" if self.state.updates else "warm-up")
 
-    def _after_update(self, stats: TrainingStats, gradient_steps: int) -> None:
+    def _after_update(self, gradient_steps: int) -> None:
         self.state.updates += gradient_steps
-        losses = stats.get_loss_stats_dict()
-        self.state.losses.add({f"loss/{name}": value for name, value in losses.items() if name != "gradient_steps"})
 
     def _on_episode(self, episode: FinishedEpisode) -> None:
         record = EpisodeRecord(
@@ -264,7 +260,7 @@ class TrainingSession:
     def _write_point(self, extra: Mapping[str, float], speed: Mapping[str, float]) -> None:
         state = self.state
         values: dict[str, float | int] = {"updates": state.updates, "episodes": state.episodes}
-        values |= state.training_metrics() | state.losses.take()
+        values |= state.training_metrics()
         values |= {f"agent/{name}": value for name, value in self.agent.metrics().items()}
         self.log.point(state.env_steps, values | extra)
         period = self._point_period()

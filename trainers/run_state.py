@@ -11,26 +11,6 @@ RECENT_EPISODES = 100
 
 
 @dataclass
-class Means:
-    """Running means by name, read and emptied at each log point."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """Adds one observation of each value."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        """Gives the means since the last call and starts afresh."""
-        means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        self.sums, self.counts = {}, {}
-        return means
-
-
-@dataclass
 class RunState:
     """Counters of a run.
 
@@ -44,7 +24,6 @@ class RunState:
         last_score, best_score: evaluation scores; None before the first.
         best_env_steps: env steps of the best score.
         recent_returns, recent_lengths, recent_successes: the latest training episodes, oldest first.
-        losses: means of the algorithm's statistics since the last log point.
     """
 
     env_steps: int = 0
@@ -59,7 +38,6 @@ class RunState:
     recent_returns: list[float] = field(default_factory=list)
     recent_lengths: list[int] = field(default_factory=list)
     recent_successes: list[bool] = field(default_factory=list)
-    losses: Means = field(default_factory=Means)
 
     def count_episode(self, raw_return: float, length: int, success: bool | None) -> None:
         """Enters a finished training episode."""
@@ -94,4 +72,4 @@ class RunState:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Rebuilds the state that :meth:`to_json` gave."""
-        return cls(**{**data, "losses": Means(**data["losses"])})
+        return cls(**data)

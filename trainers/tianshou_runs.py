@@ -32,12 +32,12 @@ class Hooks:
 
     Attributes:
         stop: asked after every training step; True ends the run there.
-        after_update: called with the statistics of each update and the number of gradient steps it made.
+        after_update: called after each update with the number of gradient steps it made.
         learner_seconds: wall time spent in updates (unit: seconds), summed by the trainer.
     """
 
     stop: Callable[[], bool]
-    after_update: Callable[[TrainingStats, int], None]
+    after_update: Callable[[int], None]
     learner_seconds: float = 0.0
 
 
@@ -103,7 +103,7 @@ class OffPolicyRun(OffPolicyTrainer):
 
     def _sample_and_update(self, buffer: ReplayBuffer) -> TrainingStats:
         stats = self.algorithm.update(sample_size=self.params.batch_size, buffer=buffer)
-        self.hooks.after_update(stats, 1)
+        self.hooks.after_update(1)
         return stats
 
 
@@ -142,7 +142,7 @@ class OnPolicyRun(OnPolicyTrainer):
         return stats
 
     def _update_moving_avg_stats_and_log_update_data(self, update_stat: TrainingStats) -> None:
-        self.hooks.after_update(update_stat, int(getattr(update_stat, "gradient_steps", 1)))
+        self.hooks.after_update(int(getattr(update_stat, "gradient_steps", 1)))
 
 
 def _run_epoch_to(trainer: Any, env_steps: int) -> None:

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import json
 
-from trainers.run_state import RECENT_EPISODES, Means, RunState
-
-
-def test_means_are_over_what_came_since_the_last_reading() -> None:
-    means = Means()
-    means.add({"loss": 1.0, "q": 4.0})
-    means.add({"loss": 2.0})
-    assert means.take() == {"loss": 1.5, "q": 4.0}
-    assert means.take() == {}
+from trainers.run_state import RECENT_EPISODES, RunState
 
 
 def test_the_training_return_is_over_the_latest_episodes() -> None:
@@ -38,5 +30,4 @@ def test_the_best_score_keeps_its_env_steps() -> None:
 
 def test_the_state_survives_json_exactly() -> None:
     state = RunState(env_steps=3, recent_returns=[0.1 + 0.2], recent_lengths=[7])
-    state.losses.add({"loss": 1 / 3})
     assert RunState.from_json(json.loads(json.dumps(state.to_json()))) == state
