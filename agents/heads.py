@@ -74,7 +74,7 @@ class SharedBody(Body):
         nn.Module.__init__(self)
         self.body = body
         self.num_features = body.num_features
-        self._anchor = next(body.parameters())
+        self._anchor = (next(body.parameters()),)  # a bare parameter would be registered under a second name
         self._last: tuple[Tensor, int, Tensor] | None = None
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -83,10 +83,10 @@ class SharedBody(Body):
         if not torch.is_grad_enabled():
             features_BF: Tensor = self.body(obs)
             return features_BF
-        if last is not None and last[0] is obs and last[1] == self._anchor._version:
+        if last is not None and last[0] is obs and last[1] == self._anchor[0]._version:
             return last[2]
         features_BF = self.body(obs)
-        self._last = (obs, self._anchor._version, features_BF)
+        self._last = (obs, self._anchor[0]._version, features_BF)
         return features_BF
 
     def forget(self) -> None:

@@ -11,6 +11,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import gymnasium
@@ -120,10 +121,11 @@ class Agent(ABC):
     # State
 
     def weights(self) -> dict[str, Tensor]:
-        """Gives every parameter and buffer by name, target networks included. Live tensors, each listed once."""
+        """Gives every parameter and buffer by name, targets included: live memory, detached, each listed once."""
         if self._algorithm is None:
             return {}
-        return {**dict(self._algorithm.named_parameters()), **dict(self._algorithm.named_buffers())}
+        named = chain(self._algorithm.named_parameters(), self._algorithm.named_buffers())
+        return {name: tensor.detach() for name, tensor in named}
 
     def load_weights(self, weights: Mapping[str, Tensor], *, acting_only: bool = False) -> None:
         """Copies weights in place; the caller's mapping is not changed.
@@ -145,9 +147,8 @@ class Agent(ABC):
                 raise ValueError(f"weights lack {name!r}")
             if weights[name].shape != tensor.shape:
                 raise ValueError(f"{name!r} has shape {tuple(weights[name].shape)}, here it is {tuple(tensor.shape)}")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(weights[name])
+        for name, tensor in own.items():
+            tensor.copy_(weights[name].detach())
 
     def optimizer_state(self) -> dict[str, Any]:
         """Gives the state of all optimizers and schedulers, readable by `torch.load(weights_only=True)`."""

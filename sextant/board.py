@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -38,12 +39,15 @@ def run_board(runs: Sequence[Path], port: int = 6006, host: str = "localhost") -
     command = board_command(runs, port, host)
     print(f"TensorBoard on {', '.join(map(str, runs))}: http://{host}:{port}/  (Ctrl-C stops it)", flush=True)
     process = subprocess.Popen(command)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         return process.wait()
     except KeyboardInterrupt:
+        return 0
+    finally:
         process.terminate()
         process.wait()
-        return 0
+        signal.signal(signal.SIGTERM, before)
 
 
 def _name(run_dir: Path) -> str:

@@ -7,6 +7,7 @@ name, so the checkout goes first on ``sys.path`` and a name that was taken all t
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def put_checkout_first() -> None:
     root = str(CHECKOUT)
     if not sys.path or sys.path[0] != root:
         sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
+
+
+def python_path() -> str:
+    """Gives a ``PYTHONPATH`` that has the checkout first, for processes started from here."""
+    inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return os.pathsep.join([str(CHECKOUT), *(entry for entry in inherited if Path(entry) != CHECKOUT)])
 
 
 def shadowed_packages() -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sextant.checkout import put_checkout_first, shadowed_packages, shadowing_message
 
 USAGE_ERROR, FAILURE = 2, 1
+INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
 EXAMPLES = """\
 examples:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: the command line without the program's name.
 
     Returns:
-        exit status: 0 done, 1 failed, 2 refused before anything started.
+        exit status: 0 done, 1 failed, 2 refused before anything started, 130 stopped with a checkpoint.
     """
     put_checkout_first()
     parser = build_parser()
@@ -120,7 +121,7 @@ def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespa
     """Runs a command; what a person can mend is told in one message, without a traceback."""
     from memory.config import ReplayTooLarge
     from sextant.refusal import ConfigError
-    from sextant.run_dirs import RunError
+    from sextant.run_dirs import RunError, RunInterrupted
 
     try:
         if getattr(options, "wants_help", False):
@@ -130,6 +131,8 @@ def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespa
         return run(options)
     except ConfigError as error:
         return _refused(str(error))
+    except RunInterrupted:
+        return INTERRUPTED
     except (ReplayTooLarge, RunError) as error:
         return _failed(str(error))
     except OSError as error:
@@ -146,6 +149,9 @@ def _train(options: argparse.Namespace) -> int:
     from sextant.config import compose_train_config
 
     config = compose_train_config(options.overrides)
+    from trainers.threads import prefer_passive_waiting
+
+    prefer_passive_waiting()
     from sextant.train import run_train
 
     run_train(config)
@@ -156,6 +162,9 @@ def _resume(options: argparse.Namespace) -> int:
     from sextant.config import load_run_config
 
     load_run_config(options.run_dir)
+    from trainers.threads import prefer_passive_waiting
+
+    prefer_passive_waiting()
     from sextant.train import run_resume
 
     run_resume(options.run_dir)
@@ -217,7 +226,7 @@ def _config_show(options: argparse.Namespace) -> int:
     from sextant.config import compose_train_config, config_yaml
     from sextant.help import config_text
 
-    config = compose_train_config(options.overrides)
+    config = compose_train_config(options.overrides, lenient=True)
     print(config_yaml(config) if options.yaml else config_text(config))
     return 0
 
@@ -227,7 +236,7 @@ def _train_keys(overrides: Sequence[str]) -> str:
     from sextant.config import compose_train_config
     from sextant.help import config_text, groups_text
 
-    keys = config_text(compose_train_config(overrides))
+    keys = config_text(compose_train_config(overrides, lenient=True))
     return f"presets (group=preset):\n{groups_text()}\n\nkeys, with their values for these presets:\n{keys}"
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from agents import AgentConfig
 from envs import AtariConfig, EnvConfig, MetaworldConfig
-from trainers.config import TrainerConfig
+from trainers.config import TrainerConfig, env_steps_per_training_step
 
 Observations = Literal["images", "vectors"]
 Actions = Literal["discrete", "box"]
@@ -58,6 +58,10 @@ def contradictions(agent: AgentConfig, env: EnvConfig, trainer: TrainerConfig) -
                 f"agent.learning_starts={agent.learning_starts} is not before the run's end, "
                 f"trainer.total_env_steps={trainer.total_env_steps}: nothing would be learned"
             )
+        try:
+            env_steps_per_training_step(agent.replay_ratio, env.num_envs)
+        except ValueError as error:
+            found.append(f"agent.{error}")
         if agent.replay.capacity < env.num_envs:
             found.append(f"agent.replay.capacity={agent.replay.capacity} is less than env.num_envs={env.num_envs}")
     return found

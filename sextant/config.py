@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
 from agents import AgentConfig
 from envs import EnvConfig
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 CONFIG_FILE = "config.yaml"
+LENIENT = "lenient"  # key of the validation context
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -64,36 +65,43 @@ class TrainConfig(Strict):
     )
 
     @model_validator(mode="after")
-    def _must_not_contradict(self) -> Self:
+    def _must_not_contradict(self, info: ValidationInfo) -> Self:
         if not self.threads == "auto" and self.threads < 1:
             raise ValueError(f"threads={self.threads}: expected auto or int >= 1")
-        found = contradictions(self.agent, self.env, self.trainer)
+        lenient = bool(info.context and info.context.get(LENIENT))
+        found = [] if lenient else contradictions(self.agent, self.env, self.trainer)
         if found:
             raise ValueError("; ".join(found))
         return self
 
 
-def compose_train_config(overrides: Sequence[str]) -> TrainConfig:
+def compose_train_config(overrides: Sequence[str], *, lenient: bool = False) -> TrainConfig:
     """Composes and checks the config that a command line asks for.
 
     Args:
         overrides: Hydra overrides, such as ``agent=dqn`` or ``env.game=pong``.
+        lenient: whether agent and env may contradict each other (to look at either alone; such a config cannot be run).
 
     Raises:
         ConfigError: for anything that cannot be run, naming the key, the value and what is allowed.
     """
-    return validated(TrainConfig, compose_data(overrides))
+    return validated(TrainConfig, compose_data(overrides), lenient=lenient)
 
 
-def validated(model: type[Model], data: Mapping[str, Any]) -> Model:
+def validated(model: type[Model], data: Mapping[str, Any], *, lenient: bool = False) -> Model:
     """Checks plain data against a config class; values are taken as they are, not converted between types.
+
+    Args:
+        model: the class.
+        data: the values.
+        lenient: as in :func:`compose_train_config`.
 
     Raises:
         ConfigError: listing every refused key.
     """
     full = completed(model, _whole_numbers_as_int(data))
     try:
-        return model.model_validate_json(json.dumps(full), strict=True)
+        return model.model_validate_json(json.dumps(full), strict=True, context={LENIENT: lenient})
     except ValidationError as error:
         raise refusal(model, full, error) from error
 
@@ -108,7 +116,9 @@ def config_yaml(config: BaseModel) -> str:
 def save_run_config(config: TrainConfig, run_dir: Path) -> Path:
     """Writes the fully resolved config of a run as plain YAML and gives the file's path."""
     path = run_dir / CONFIG_FILE
-    path.write_text(config_yaml(config), encoding="utf-8")
+    from trainers.run_log import write_atomically
+
+    write_atomically(path, config_yaml(config))
     return path
 
 

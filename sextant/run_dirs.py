@@ -18,6 +18,10 @@ class RunError(RuntimeError):
     """A run that cannot be started or resumed; the message says why."""
 
 
+class RunInterrupted(Exception):
+    """A run that was stopped by a signal, after its checkpoint was written."""
+
+
 def run_name(run_dir: Path) -> str:
     """Gives a run's name: its directory and the one above, e.g. ``dqn-pong/0-20260101-120000``."""
     return "/".join(run_dir.resolve().parts[-2:])

@@ -7,19 +7,14 @@ each other; any Hydra launcher plugin (``hydra/launcher=ray``) takes the same jo
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sextant.checkout import CHECKOUT, put_checkout_first
+from sextant.checkout import CONFIGS, put_checkout_first, python_path
 from sextant.config import TrainConfig, compose_train_config, validated
+from sextant.local_jobs import LocalJobs
 from sextant.overrides import compose, expand_sweep, is_hydra_key, normalised, parse
 from sextant.refusal import ConfigError
 
@@ -97,7 +92,10 @@ def run_sweep(overrides: Sequence[str]) -> int:
     """
     sweep = plan_sweep(overrides)
     print(f"sweep: {len(sweep.jobs)} jobs, launcher {sweep.launcher}", flush=True)
-    outcomes = _run_here(sweep) if sweep.launcher == "local" else _run_with_plugin(sweep)
+    if sweep.launcher == "local":
+        outcomes = LocalJobs(sweep.jobs_at_once).run([_local_overrides(job, sweep.jobs_at_once) for job in sweep.jobs])
+    else:
+        outcomes = _run_with_plugin(sweep)
     print("sweep finished")
     for number, (job, outcome) in enumerate(zip(sweep.jobs, outcomes, strict=True)):
         print(f"  job {number}  {outcome or 'ok':<10}  {' '.join(job.overrides)}")
@@ -134,9 +132,7 @@ def _run_with_plugin(sweep: Sweep) -> list[str]:
     from hydra.core.utils import JobStatus
     from hydra.types import HydraContext
 
-    from sextant.checkout import CONFIGS
-
-    os.environ["PYTHONPATH"] = _python_path()
+    os.environ["PYTHONPATH"] = python_path()
     with (
         tempfile.TemporaryDirectory(prefix="sextant-sweep-") as scratch,
         hydra.initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"),
@@ -144,7 +140,7 @@ def _run_with_plugin(sweep: Sweep) -> list[str]:
         no_outputs = ["hydra.mode=MULTIRUN", "hydra.output_subdir=null", f"hydra.sweep.dir={scratch}"]
         config = hydra.compose("train", [*sweep.hydra_overrides, *no_outputs], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
-        _join_ray_cluster(config)
+        _start_ray(config)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks()),
             task_function=run_job,
@@ -160,37 +156,32 @@ def _run_with_plugin(sweep: Sweep) -> list[str]:
     return outcomes
 
 
-def _join_ray_cluster(config: DictConfig) -> None:
-    """Connects to the Ray cluster at ``hydra.launcher.ray.init.address``, if one is given.
+def _start_ray(config: DictConfig) -> None:
+    """Starts Ray on this machine, or connects to the cluster at ``hydra.launcher.ray.init.address`` (or RAY_ADDRESS).
 
-    The launcher would do so itself, but version 1.2.2 always passes ``object_store_memory``, which Ray refuses for a
-    cluster that runs already; it leaves a connection that is there alone.
+    Does nothing for other launchers. The Ray launcher leaves a connection that is there alone; by itself, version 1.2.2
+    always passes ``object_store_memory``, which Ray refuses for a cluster that runs already.
 
     Raises:
         ConnectionError: if no cluster answers.
     """
     from omegaconf import DictConfig, OmegaConf
 
-    settings = OmegaConf.to_container(OmegaConf.select(config, "hydra.launcher.ray.init", default=DictConfig({})))
-    assert isinstance(settings, dict)
-    if settings.get("address") is not None:
-        import ray
+    chosen = OmegaConf.select(config, "hydra.launcher.ray.init")
+    if not isinstance(chosen, DictConfig):
+        return
+    import ray
 
-        ray.init(**{str(name): value for name, value in settings.items()})
+    settings = {str(name): value for name, value in chosen.items()}
+    address = settings.pop("address", None) or os.environ.get("RAY_ADDRESS") or "local"
+    ray.init(address=address, **settings)
 
 
-def _run_here(sweep: Sweep) -> list[str]:
-    """Runs each job in a process of its own; gives what went wrong with each, empty where nothing did."""
-    stopped = threading.Event()
-    with ThreadPoolExecutor(max_workers=sweep.jobs_at_once) as pool:
-        futures = [
-            pool.submit(_run_process, number, job, sweep.jobs_at_once, stopped) for number, job in enumerate(sweep.jobs)
-        ]
-        try:
-            return [future.result() for future in futures]
-        except KeyboardInterrupt:  # the jobs got the signal too: they write a checkpoint and end
-            stopped.set()
-            return [future.result() for future in futures]
+def _local_overrides(job: Job, at_once: int) -> list[str]:
+    """Gives a job's overrides, with a fair share of threads where several jobs run side by side."""
+    if at_once == 1 or job.config.threads != "auto":
+        return [*job.overrides]
+    return [*job.overrides, f"threads={max(1, (os.cpu_count() or 1) // at_once)}"]  # a measurement would be noise
 
 
 def _local_jobs_at_once(settings: Mapping[Any, Any]) -> int:
@@ -200,36 +191,6 @@ def _local_jobs_at_once(settings: Mapping[Any, Any]) -> int:
         wrong = f"unknown key hydra.launcher.{unknown[0]}" if unknown else f"hydra.launcher.n_jobs={at_once}"
         raise ConfigError(f"{wrong}: the local launcher has one key, hydra.launcher.n_jobs (int >= 1)")
     return at_once
-
-
-def _run_process(number: int, job: Job, at_once: int, stopped: threading.Event) -> str:
-    if stopped.is_set():
-        return "not started"
-    overrides = [*job.overrides]
-    if at_once > 1 and job.config.threads == "auto":  # measured beside other jobs, the choice would be noise
-        overrides.append(f"threads={max(1, (os.cpu_count() or 1) // at_once)}")
-    print(f"[job {number}] sextant train {shlex.join(overrides)}", flush=True)
-    command = [sys.executable, "-m", "sextant", "train", *overrides]
-    environment = os.environ | {"PYTHONPATH": _python_path()}
-    if at_once == 1:
-        status = subprocess.run(command, env=environment, check=False).returncode
-        return "" if status == 0 else f"exit {status}"
-    with subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        _print_lines(number, process.stdout or ())
-    return "" if process.returncode == 0 else f"exit {process.returncode}"
-
-
-def _print_lines(number: int, lines: Iterable[str]) -> None:
-    for line in lines:
-        print(f"[job {number}] {line}", end="", flush=True)
-
-
-def _python_path() -> str:
-    """Gives a ``PYTHONPATH`` that has the checkout first, for processes started from here."""
-    inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    return os.pathsep.join([str(CHECKOUT), *(entry for entry in inherited if Path(entry) != CHECKOUT)])
 
 
 def _forced(override: str) -> str:

@@ -153,7 +153,9 @@ def digests(run_dir: Path) -> dict[str, str]:
 def main() -> int:
     """Runs the proof; the exit code is the number of cases that differ."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=["dqn-atari", "sac-metaworld", "ppo-cartpole"])
+    parser.add_argument(
+        "--cases", nargs="+", choices=sorted(CASES), default=["dqn-atari", "sac-metaworld", "ppo-cartpole"]
+    )
     parser.add_argument("--kills", type=int, default=20, help="kills over all cases together")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     options = parser.parse_args()

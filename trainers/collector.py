@@ -19,6 +19,8 @@ import numpy as np
 from tianshou.data import CollectStats
 from tianshou.data.collector import BaseCollector
 
+from trainers.episodes import StopReason
+
 if TYPE_CHECKING:
     from agents.interface import Agent
     from envs.tianshou_vector import VectorEnv
@@ -45,7 +47,7 @@ class FinishedEpisode:
     success: bool | None
     success_last: bool | None
     first_success: int | None
-    stop: str
+    stop: StopReason
 
 
 class _OpenEpisodes:
@@ -67,7 +69,7 @@ class _OpenEpisodes:
             first = self.success_last_N & (self.first_success_N == 0)
             self.first_success_N[first] = self.length_N[first]
 
-    def close(self, env_index: int, stop: str) -> FinishedEpisode:
+    def close(self, env_index: int, stop: StopReason) -> FinishedEpisode:
         first = int(self.first_success_N[env_index])
         episode = FinishedEpisode(
             env_index=env_index,
@@ -228,7 +230,7 @@ class OnlineCollector(BaseCollector[CollectStats]):
             over_ids = np.flatnonzero(episode_over_N)
             self._state = self.agent.reset_state(self._state, over_ids)
             for env_index in over_ids:
-                stop = "terminated" if terminated_N[env_index] else "truncated"
+                stop: StopReason = "terminated" if terminated_N[env_index] else "truncated"
                 finished.append(self._open.close(int(env_index), stop))
                 self.on_episode(finished[-1])
         self._obs_NO = next_obs_NO

@@ -23,13 +23,14 @@ class TrainerConfig(BaseModel):
         description="Env steps of the run, warm-up included (unit: env steps; 1 Atari step = 4 frames).",
     )
     checkpoint_every_env_steps: int = Field(
-        50_000,
+        100_000,
         ge=1,
         description="Period of full checkpoints (unit: env steps). At each one all training envs start new episodes "
-        "from seeds derived from (seed, checkpoint index); source: design section 3, exact resume.",
+        "from seeds derived from (seed, checkpoint index), so that resuming is exact (docs/runs.md); much longer than "
+        "an episode times the number of envs, or long episodes are always cut.",
     )
     evaluate_every_env_steps: int = Field(
-        50_000, ge=0, description="Period of evaluations in separate envs (unit: env steps; 0 = only at the end)."
+        100_000, ge=0, description="Period of evaluations in separate envs (unit: env steps; 0 = only at the end)."
     )
     evaluation_episodes: int | None = Field(
         10,

@@ -262,7 +262,7 @@ class TrainingSession:
         values: dict[str, float | int] = {"updates": state.updates, "episodes": state.episodes}
         values |= state.training_metrics()
         values |= {f"agent/{name}": value for name, value in self.agent.metrics().items()}
-        self.log.point(state.env_steps, values | extra)
+        self.log.point(state.env_steps, {**values, **extra})
         period = self._point_period()
         state.next_point = (state.env_steps // period + 1) * period
         self.log.speed(state.env_steps, speed)

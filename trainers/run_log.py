@@ -115,7 +115,7 @@ class RunLog:
         self.run_dir = run_dir
         self.metrics = CsvTable(run_dir / "metrics.csv")
         self.timing = CsvTable(run_dir / "timing.csv")
-        self._episodes = open(run_dir / "episodes.jsonl", "a", encoding="utf-8")
+        self._episodes = open(run_dir / "episodes.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed by close())
         self.tensorboard = SummaryWriter(str(run_dir), purge_step=purge_step, flush_secs=20)
 
     def episode(self, record_json: str) -> None:

@@ -55,13 +55,15 @@ class OffPolicyRun(OffPolicyTrainer):
         Raises:
             ValueError: if no whole number of gradient steps fits the replay ratio within 64 vector steps.
         """
-        config: Any = agent.config
+        learner: Any = agent  # a learning agent has a config
+        config = learner.config
         self.hooks = hooks
         self._learning_starts = int(config.learning_starts)
         self._warming_up = False
+        self._goal = env_step
         self._step_size = env_steps_per_training_step(config.replay_ratio, len(collector.venv))
         super().__init__(
-            agent.algorithm,
+            learner.algorithm,
             OffPolicyTrainerParams(
                 training_collector=collector,
                 collection_step_num_env_steps=self._step_size,
@@ -112,10 +114,11 @@ class OnPolicyRun(OnPolicyTrainer):
 
     def __init__(self, agent: Agent, collector: OnlineCollector, hooks: Hooks, *, env_step: int = 0) -> None:
         """Wires Tianshou's trainer; arguments as :class:`OffPolicyRun`."""
-        config: Any = agent.config
+        learner: Any = agent  # a learning agent has a config
+        config = learner.config
         self.hooks = hooks
         super().__init__(
-            agent.algorithm,
+            learner.algorithm,
             OnPolicyTrainerParams(
                 training_collector=collector,
                 collection_step_num_env_steps=config.rollout_steps * len(collector.venv),

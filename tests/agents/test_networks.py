@@ -44,7 +44,8 @@ def random_pixels(batch: int = 2) -> torch.Tensor:
 def test_flatten_sizes_and_prunable_weights(config: Any, features_in: int, prunable: int) -> None:
     """Source: Dopamine's networks; the counts with 6 actions are those of Obando-Ceron et al. 2024's setting."""
     network = q_network(config)
-    assert network.body.layers.hidden.in_features == features_in  # type: ignore[union-attr]
+    hidden: Any = network.body.layers.hidden
+    assert hidden.in_features == features_in
     assert num_prunable(network) == prunable
     q_BA, state = network(random_pixels())
     assert q_BA.shape == (2, 6) and q_BA.dtype == torch.float32 and state is None
@@ -71,12 +72,12 @@ def test_same_padding_of_the_axes_in_use(size: int, kernel: int, stride: int, ex
 
 def test_nature_cnn_equals_an_explicitly_padded_reference() -> None:
     network = q_network(NatureCnnConfig())
-    convs = [layer for layer in network.body.layers if isinstance(layer, nn.Conv2d)]  # type: ignore[union-attr]
+    convs = [layer for layer in network.body.layers.modules() if isinstance(layer, nn.Conv2d)]
     x = random_pixels().float() / 255
     for conv, (before, after), stride in zip(convs, ((2, 2), (1, 2), (1, 1)), (4, 2, 1), strict=True):
         padded = functional.pad(x, (before, after, before, after))
         x = functional.conv2d(padded, conv.weight, conv.bias, stride).relu()
-    hidden = network.body.layers.hidden  # type: ignore[union-attr]
+    hidden: Any = network.body.layers.hidden
     expected = functional.linear(
         functional.linear(x.flatten(1), hidden.weight, hidden.bias).relu(), network.head.weight
     )
@@ -144,7 +145,7 @@ def test_bfloat16_is_close_and_leaves_parameters_and_head_in_float32(config: Any
     expected_BA = exact(random_pixels())[0].detach()
     assert not torch.equal(q_BA, expected_BA)
     torch.testing.assert_close(q_BA.detach(), expected_BA, atol=0.02 * float(expected_BA.abs().max()), rtol=0.05)
-    q_BA.sum().backward()  # type: ignore[no-untyped-call]
+    q_BA.sum().backward()
     assert {p.grad.dtype for p in rounded.parameters() if p.grad is not None} == {torch.float32}
 
 
@@ -178,8 +179,8 @@ def test_perceptrons_have_no_image_layout(layout: dict[str, Any]) -> None:
 def test_mlp_takes_float64_and_builds_as_told() -> None:
     body = build_body(MlpConfig(hidden_widths=(5, 7), activation="tanh", initialization="orthogonal"), VECTOR)
     assert body(torch.ones(2, 3, dtype=torch.float64)).shape == (2, 7)
-    gram = body.layers[0].weight.T @ body.layers[0].weight  # type: ignore[index, union-attr, operator]
-    torch.testing.assert_close(gram, 2 * torch.eye(3), atol=1e-5, rtol=0)  # gain sqrt(2)
+    weight = next(body.parameters()).detach()
+    torch.testing.assert_close(weight.T @ weight, 2 * torch.eye(3), atol=1e-5, rtol=0)  # gain sqrt(2)
 
 
 def test_gaussian_actor_clamps_and_shares_its_deviation() -> None:

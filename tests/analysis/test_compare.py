@@ -18,7 +18,7 @@ def score(group: str, seed: int, value: float, task: str = "pong", **changes: in
     return RunScore(group=group, run=f"{group}-{task}/{seed}", seed=seed, task=task, score=value, **counts)
 
 
-def rows_of(scores: list[RunScore], pool_tasks: bool = True):  # type: ignore[no-untyped-def]
+def rows_of(scores: list[RunScore], pool_tasks: bool = True):
     return compare_scores(scores, rng=np.random.default_rng(0), pool_tasks=pool_tasks, num_resamples=500)
 
 

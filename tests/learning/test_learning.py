@@ -1,12 +1,10 @@
-"""Each algorithm learns what it must, through the whole of ``sextant train``; random play under the same protocol does not.
-
-Budgets and bars come from runs with other seeds than the ones asserted here; see docs/agents for the commands.
-"""
+"""Each algorithm learns what it must, through the whole of ``sextant train``; random play does not score the same."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +26,10 @@ def train(folder: Path, *overrides: str) -> tuple[Path, float]:
 def random_score(*overrides: str) -> float:
     """Gives the mean raw return of uniform random actions on the same episodes."""
     config = compose_train_config([*COMMON, *overrides])
-    protocol = config.env.evaluation_protocol()
+    env: Any = config.env
+    protocol = env.evaluation_protocol()
     records = evaluate_random(
-        lambda num_envs: config.env.make_evaluation_env(protocol, num_envs),  # type: ignore[arg-type]
+        lambda num_envs: env.make_evaluation_env(protocol, num_envs),
         protocol,
         seed=10_007,
         num_envs=4,

@@ -1,12 +1,17 @@
 """Sweeps: every job checked first, each in a process of its own, failures told at the end."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 import types
 
 import pytest
+from omegaconf import OmegaConf
 
-from sextant import sweep
+from sextant import local_jobs, sweep
 from sextant.checkout import CHECKOUT
 from sextant.overrides import expand_sweep
 from sextant.refusal import ConfigError
@@ -66,7 +71,7 @@ def fake_runs(monkeypatch, tmp_path):
     wrapper = tmp_path / "python"
     wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$0" "$@"\n')
     wrapper.chmod(0o755)
-    monkeypatch.setattr(sweep, "sys", types.SimpleNamespace(executable=str(wrapper)))
+    monkeypatch.setattr(local_jobs, "sys", types.SimpleNamespace(executable=str(wrapper)))
     return tmp_path
 
 
@@ -102,14 +107,46 @@ def test_job_of_a_launcher_plugin_trains_the_validated_config(monkeypatch, tmp_p
     assert given[0].agent.double is True
 
 
-@pytest.mark.parametrize("address", [None, "127.0.0.1:6379"])
-def test_a_running_ray_cluster_is_joined_before_the_launcher_starts(monkeypatch, address):
-    from omegaconf import OmegaConf
-
+@pytest.mark.parametrize(
+    ("settings", "environment", "expected"),
+    [
+        ({"address": None, "num_cpus": 2}, {}, {"address": "local", "num_cpus": 2}),
+        ({"address": "head:6379"}, {}, {"address": "head:6379"}),
+        ({"address": None}, {"RAY_ADDRESS": "head:6379"}, {"address": "head:6379"}),
+    ],
+)
+def test_ray_is_local_unless_an_address_is_given(monkeypatch, settings, environment, expected):
     given = []
     monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(init=lambda **settings: given.append(settings)))
-    sweep._join_ray_cluster(OmegaConf.create({"hydra": {"launcher": {"ray": {"init": {"address": address}}}}}))
-    assert given == ([] if address is None else [{"address": address}])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    sweep._start_ray(OmegaConf.create({"hydra": {"launcher": {"ray": {"init": settings}}}}))
+    assert given == [expected]
+
+
+def test_other_launchers_start_no_ray(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # importing it would fail
+    sweep._start_ray(OmegaConf.create({"hydra": {"launcher": {"n_jobs": 1}}}))
+
+
+def test_sigterm_ends_the_running_jobs_and_starts_no_more(monkeypatch, tmp_path):
+    wrapper = tmp_path / "python"
+    wrapper.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexec sleep 60\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(local_jobs, "sys", types.SimpleNamespace(executable=str(wrapper)))
+
+    def stop_once_started():
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop_once_started)
+    before = signal.getsignal(signal.SIGTERM)
+    stopper.start()
+    assert local_jobs.LocalJobs(1).run([["seed=0"], ["seed=1"]]) == [f"exit -{signal.SIGTERM:d}", "not started"]
+    stopper.join()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sextant.config import compose_train_config
-from sextant.run_dirs import RunError
+from sextant.run_dirs import RunError, RunInterrupted
 from sextant.train import run_resume, run_train
 from trainers.progress import Progress, Status
 
@@ -46,6 +46,12 @@ PPO = [
 
 def train(folder: Path, overrides: list[str]) -> Path:
     return run_train(compose_train_config([*overrides, f"runs_dir={folder}"]))
+
+
+def train_until_stopped(folder: Path, overrides: list[str]) -> Path:
+    with pytest.raises(RunInterrupted):
+        train(folder, overrides)
+    return next(folder.glob("*/*/config.yaml")).parent
 
 
 def newest_checkpoint(run_dir: Path) -> Path:
@@ -102,7 +108,7 @@ def test_a_run_stopped_between_boundaries_resumes_to_the_same_bits(
     overrides, run_dir = whole
     with monkeypatch.context() as context:
         stop_at(context, env_steps)
-        stopped = train(tmp_path, overrides)
+        stopped = train_until_stopped(tmp_path, overrides)
     counters = json.loads((newest_checkpoint(stopped) / "counters.json").read_text())
     assert env_steps <= counters["run"]["env_steps"] < env_steps + 300
     assert digests(stopped) != digests(run_dir)
@@ -116,7 +122,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_still_ends_the_same(
     overrides, run_dir = whole
     with monkeypatch.context() as context:
         stop_at(context, 700)
-        stopped = train(tmp_path, overrides)
+        stopped = train_until_stopped(tmp_path, overrides)
     weights = newest_checkpoint(stopped) / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
@@ -132,7 +138,7 @@ def test_resume_auto_goes_on_with_the_same_run_and_does_nothing_when_it_is_finis
     overrides = [*DQN, "resume=auto"]
     with monkeypatch.context() as context:
         stop_at(context, 260)
-        stopped = train(tmp_path, overrides)
+        stopped = train_until_stopped(tmp_path, overrides)
     assert train(tmp_path, overrides) == stopped
     finished = digests(stopped)
     assert train(tmp_path, overrides) == stopped
@@ -164,7 +170,9 @@ def test_evaluating_does_not_disturb_training(whole: tuple[list[str], Path], tmp
     assert digests(quiet)["episodes.jsonl"] == digests(run_dir)["episodes.jsonl"]
 
 
-def test_episodes_cut_at_a_checkpoint_are_recorded_and_left_out_of_the_statistics(whole: tuple[list[str], Path]) -> None:
+def test_episodes_cut_at_a_checkpoint_are_recorded_but_not_counted(
+    whole: tuple[list[str], Path],
+) -> None:
     _, run_dir = whole
     records = [json.loads(line) for line in (run_dir / "episodes.jsonl").read_text().splitlines()]
     stops = {record["stop_reason"] for record in records}

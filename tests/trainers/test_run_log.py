@@ -9,7 +9,9 @@ import pytest
 from trainers.run_log import CsvTable, RunLog, flatten, write_atomically
 
 
-def test_write_atomically_leaves_the_old_content_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomically_leaves_the_old_content_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     write_atomically(path, "old")
 

@@ -28,7 +28,11 @@ def test_a_replay_ratio_that_never_makes_a_whole_step_is_refused() -> None:
     ("ours", "theirs", "methods"),
     [
         (OffPolicyRun, OffPolicyTrainer, ["_training_step", "_update_step", "_sample_and_update"]),
-        (OnPolicyRun, OnPolicyTrainer, ["_training_step", "_update_step", "_update_moving_avg_stats_and_log_update_data"]),
+        (
+            OnPolicyRun,
+            OnPolicyTrainer,
+            ["_training_step", "_update_step", "_update_moving_avg_stats_and_log_update_data"],
+        ),
     ],
 )
 def test_every_method_we_override_still_exists_in_tianshou(ours: type, theirs: type, methods: list[str]) -> None:

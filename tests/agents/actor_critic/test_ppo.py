@@ -31,7 +31,9 @@ def build(space: Any = SPACE, actions: Any = ACTIONS, **changes: Any) -> PPOAgen
 
 def rollout(space: Any = SPACE, actions: Any = ACTIONS, ends: tuple[bool, bool] = (False, False)) -> Replay:
     """Three steps of one env with reward 1; the second ends the episode as (terminated, truncated) says."""
-    replay = ReplayConfig(capacity=3, frames="full").build(space, actions, 1, np.random.default_rng(0), lambda line: None)
+    replay = ReplayConfig(capacity=3, frames="full").build(
+        space, actions, 1, np.random.default_rng(0), lambda line: None
+    )
     over = any(ends)
     for step in range(3):
         flags = ends if step == 1 else (False, False)
@@ -95,8 +97,8 @@ def test_a_shared_body_runs_once_per_minibatch() -> None:
     with policy_within_training_step(agent.ppo.policy):
         agent.ppo.update(replay, 3, 2)
     assert sum(calls) == 2, "one training forward per minibatch"
-    own = {name for name in agent.weights() if "layers" in name}
-    assert len(own) == 8 and all(name.startswith("policy.") for name in own), "the shared body is listed once"
+    names = [name for name in agent.weights() if "layers" in name]
+    assert len(names) == 8 and all(name.startswith("policy.") for name in names), "the shared body is listed once"
 
 
 def test_separate_bodies_share_nothing() -> None:
@@ -187,7 +189,7 @@ def test_tianshous_trainer_collector_and_buffer_drive_it(env_id: str, continuous
     envs = DummyVectorEnv([lambda: gymnasium.make(env_id) for _ in range(4)])
     env = gymnasium.make(env_id)
     agent = build(space=env.observation_space, actions=env.action_space, normalize_observations=continuous)
-    collector = Collector(agent.algorithm, envs, VectorReplayBuffer(64, 4))
+    collector: Collector[Any] = Collector(agent.algorithm, envs, VectorReplayBuffer(64, 4))
     params = OnPolicyTrainerParams(
         max_epochs=2,
         epoch_num_steps=64,
@@ -198,5 +200,5 @@ def test_tianshous_trainer_collector_and_buffer_drive_it(env_id: str, continuous
         verbose=False,
         show_progress=False,
     )
-    OnPolicyTrainer(agent.algorithm, params).run()
+    OnPolicyTrainer(agent.ppo, params).run()
     assert agent.ppo.num_updates == 2 * 2 * 4 and np.isfinite(agent.metrics()["loss"])

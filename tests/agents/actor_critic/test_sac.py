@@ -11,7 +11,6 @@ from tianshou.algorithm.modelfree.sac import SAC
 from tianshou.data import Batch, Collector, VectorReplayBuffer
 from tianshou.env import DummyVectorEnv
 from tianshou.trainer import OffPolicyTrainer, OffPolicyTrainerParams
-from tianshou.utils.lagged_network import polyak_parameter_update
 from tianshou.utils.torch_utils import policy_within_training_step
 
 from agents.actor_critic.config import SACConfig
@@ -75,10 +74,7 @@ def test_an_update_is_tianshous_up_to_rounding(n_step: int, prioritised: bool) -
         ours_stats: Any = agent.sac._update_with_batch(agent.sac._preprocess_batch(batch, replay, indices))
     torch.manual_seed(0)
     algorithm: Any = theirs.sac
-    algorithm._update_lagged_network_weights = lambda: [
-        polyak_parameter_update(pair.target, pair.source, algorithm.tau)
-        for pair in algorithm._lagged_networks._lagged_network_pairs
-    ]
+    algorithm._update_lagged_network_weights = lambda: algorithm._lagged_networks.polyak_parameter_update(algorithm.tau)
     with policy_within_training_step(algorithm.policy):
         twin = super(type(algorithm), algorithm)._preprocess_batch(twin, replay, indices)
         torch.testing.assert_close(twin.returns.flatten(), batch.returns)
@@ -107,8 +103,9 @@ def test_targets_bootstrap_at_truncations_only() -> None:
     for critic in (agent.sac.critic_old, agent.sac.critic2_old):
         for parameter in critic.parameters():
             torch.nn.init.zeros_(parameter)
-    torch.nn.init.constant_(agent.sac.critic_old.module.head.bias, 6.0)
-    torch.nn.init.constant_(agent.sac.critic2_old.module.head.bias, 8.0)  # the smaller counts
+    targets: list[Any] = [agent.sac.critic_old.module, agent.sac.critic2_old.module]
+    torch.nn.init.constant_(targets[0].head.bias, 6.0)
+    torch.nn.init.constant_(targets[1].head.bias, 8.0)  # the smaller counts
     replay = filled(agent)
     batch, indices = replay.sample(0)
     rewards, terminated = np.asarray(batch.rew, np.float32), np.asarray(batch.terminated)
@@ -119,7 +116,8 @@ def test_targets_bootstrap_at_truncations_only() -> None:
 
 def test_the_temperature_is_tuned_and_its_optimizer_saved() -> None:
     agent = build(initial_alpha=0.5)
-    assert agent.sac.alpha.value == pytest.approx(0.5) and agent.sac.alpha._target_entropy == -2.0
+    alpha: Any = agent.sac.alpha
+    assert alpha.value == pytest.approx(0.5) and alpha._target_entropy == -2.0
     assert len(agent.optimizer_state()["optimizers"]) == 4 and "alpha._log_alpha" in agent.weights()
     update(agent, filled(agent))
     assert agent.optimizer_state()["optimizers"][3]["state"][0]["step"] == 1
@@ -155,7 +153,7 @@ def test_tianshous_trainer_collector_and_buffer_drive_it() -> None:
     env = gymnasium.make("Pendulum-v1")
     agent = build(space=env.observation_space, actions=env.action_space)
     envs = DummyVectorEnv([lambda: gymnasium.make("Pendulum-v1") for _ in range(4)])
-    collector = Collector(agent.algorithm, envs, VectorReplayBuffer(400, 4))
+    collector: Collector[Any] = Collector(agent.algorithm, envs, VectorReplayBuffer(400, 4))
     collector.reset()
     collector.collect(n_step=40, random=True)
     params = OffPolicyTrainerParams(
@@ -167,6 +165,6 @@ def test_tianshous_trainer_collector_and_buffer_drive_it() -> None:
         verbose=False,
         show_progress=False,
     )
-    OffPolicyTrainer(agent.algorithm, params).run(reset_collectors=False)
+    OffPolicyTrainer(agent.sac, params).run(reset_collectors=False)
     assert agent.sac.num_updates == 40 and agent.metrics()["alpha"] < 1.0
     assert isinstance(collector.buffer.sample(2)[0], Batch)
