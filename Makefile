@@ -18,7 +18,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED) ## .venv with the tested set of packages
 
 train: $(INSTALLED) ## trains an Atari agent in minutes, evaluates it beside a random policy
-	$(BIN)/sextant train +experiment=first_run
+	$(BIN)/sextant train experiment=first_run
+	$(BIN)/sextant evaluate run=$$(ls -td runs/first_run/*/* | head -n 1)
 
 test: $(INSTALLED) ## the quick tests
 	$(BIN)/python -m pytest -q -m "not slow"
