@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -105,23 +104,14 @@ def test_a_convolutional_dqn_learns_a_game_from_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_success_curve_of_a_metaworld_task_rises(tmp_path: Path) -> None:
-    run_dir, _ = train(
-        tmp_path,
-        "agent=sac",
-        "env=metaworld",
-        "env.task=reach-v3",
-        "env.num_envs=4",
-        "agent.learning_starts=2000",
-        "agent.replay.capacity=20000",
-        "agent.replay_ratio=0.5",
-        "trainer.total_env_steps=12000",
-        "trainer.checkpoint_every_env_steps=12000",
-        "trainer.evaluate_every_env_steps=0",
+def test_a_metaworld_task_is_learned(tmp_path: Path) -> None:
+    overrides = ["experiment=metaworld", "trainer.total_env_steps=5000", "trainer.checkpoint_every_env_steps=5000"]
+    run_dir, _ = train(tmp_path, *overrides)
+    assert load_evaluations(run_dir)[-1].summary["success_rate"] >= 0.8
+    config = compose_train_config([*COMMON, *overrides])
+    env: Any = config.env
+    protocol = env.evaluation_protocol()
+    records = evaluate_random(
+        lambda num_envs: env.make_evaluation_env(protocol, num_envs), protocol, seed=10_007, num_envs=2, num_episodes=10
     )
-    last = load_evaluations(run_dir)[-1].summary
-    random = random_score("agent=sac", "env=metaworld", "env.task=reach-v3")
-    assert last["return_mean"] >= 2 * random
-    with open(run_dir / "metrics.csv", newline="") as stream:
-        returns = [float(row["train/return_mean"]) for row in csv.DictReader(stream) if row.get("train/return_mean")]
-    assert returns[-1] > 1.5 * returns[0]
+    assert sum(bool(record.success) for record in records) <= 3
