@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -151,7 +152,7 @@ def main() -> None:
     ]
     with ExitStack() as stack:
         for contestant in group:
-            print(f"warming up: {contestant.name}, {contestant.threads} threads", flush=True)
+            print(f"warming up: {contestant.name}, {contestant.threads} threads", file=sys.stderr)
             stack.enter_context(contestant).wait_until_ready()
         play(group, rounds=options.rounds, env_steps=options.env_steps)
     settings: dict[str, Cell] = {

@@ -162,15 +162,15 @@ class Contestant:
 
 
 def play(contestants: Sequence[Contestant], *, rounds: int, env_steps: int) -> None:
-    """Lets every contestant take its turn once per round; a first round does not count.
+    """Lets every contestant, all of them ready, take its turn once per round; a first round does not count.
 
     The order is reversed in every other round, so that no contestant always follows the same neighbour.
     """
-    for contestant in contestants:
-        contestant.wait_until_ready()
+    started = time.monotonic()
     for index in range(rounds + 1):
         for contestant in contestants if index % 2 else reversed(contestants):
             contestant.take_turn(env_steps, counts=index > 0)
+        print(f"round {index} of {rounds} done after {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
 def median_ratio(numerators: Iterable[float], denominators: Iterable[float]) -> float:

@@ -9,7 +9,7 @@ Legend: R = the environments listed in a call, in the order listed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -25,6 +25,7 @@ from envs.protocols import Protocol, derive_seeds
 
 Ids = int | Sequence[int] | NDArray[np.integer] | None
 Reset = tuple[NDArray[Any], "Info"]
+Work = Callable[[], None]
 Step = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], "Info"]
 
 ROUNDING = 1e-5  # an action this far outside its bounds, relative to the range, is float32 rounding and is clipped
@@ -104,12 +105,13 @@ class VectorEnv(BaseVectorEnv, ABC):
         """
 
     @abstractmethod
-    def step(self, action: Any, id: Ids = None) -> Step:  # type: ignore[override]
+    def step(self, action: Any, id: Ids = None, *, meanwhile: Work | None = None) -> Step:  # type: ignore[override]
         """Advances the listed environments (all by default) by one action each; the others stand still.
 
         Args:
             action: (R, ...) actions of the action space's kind.
             id: which environments, in the order of ``action``.
+            meanwhile: called once; where the environments run on threads of their own, while they do.
 
         Returns:
             next observations (R, ...), rewards, terminated, truncated, info; all freshly allocated.
@@ -290,9 +292,11 @@ class GymVectorEnv(VectorEnv):
         obs = self._stack([result[0] for result in results], ids)
         return obs, self._info(np.zeros(len(ids)), np.zeros(len(ids), dtype=bool), [{}] * len(ids))
 
-    def step(self, action: Any, id: Ids = None) -> Step:  # type: ignore[override]
+    def step(self, action: Any, id: Ids = None, *, meanwhile: Work | None = None) -> Step:  # type: ignore[override]
         """Advances the listed environments; see ``VectorEnv.step``."""
         ids = self._ids(id)
+        if meanwhile is not None:
+            meanwhile()
         results = self._call("step", ids, list(self._actions(action, len(ids))))
         _, rewards, terminations, truncations, infos = zip(*results, strict=True)
         obs = self._stack([result[0] for result in results], ids)

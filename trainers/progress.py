@@ -49,7 +49,7 @@ def _score(value: float | None) -> str:
 
 def line(status: Status) -> str:
     """Gives the status as one line."""
-    remaining = status.total_env_steps - status.env_steps
+    remaining = max(0, status.total_env_steps - status.env_steps)
     eta = _seconds(remaining / status.steps_per_second) if status.steps_per_second > 0 else "-"
     other = max(0.0, 1.0 - status.env_share - status.learner_share)
     return (

@@ -50,16 +50,16 @@ def tick_every_step(warm_up_env_steps: int) -> None:
     turn, steps = Turn(), 0
     step = AtariVector.step
 
-    def timed_step(self: AtariVector, action: Any, id: Any = None) -> Any:
+    def timed_step(self: AtariVector, action: Any, id: Any = None, **work: Any) -> Any:
         nonlocal steps
         steps += NUM_ENVS
         if not turn.is_waiting:
             turn.tick(NUM_ENVS)
         elif steps > warm_up_env_steps:
             turn.begin()
-        return step(self, action, id)
+        return step(self, action, id, **work)
 
-    AtariVector.step = timed_step  # type: ignore[method-assign]
+    AtariVector.step = timed_step  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from envs.protocols import MAX_SEED, AtariProtocol
-from envs.tianshou_vector import Ids, Info, Reset, Step, VectorEnv
+from envs.tianshou_vector import Ids, Info, Reset, Step, VectorEnv, Work
 
 NOOP = 0
 
@@ -104,7 +104,7 @@ class AtariVector(VectorEnv):
         self._ready[ids], self._must_reset[ids] = True, False
         return self._standing[ids], self._info(np.zeros(len(ids), np.float32), np.zeros(len(ids), dtype=bool))
 
-    def step(self, action: Any, id: Ids = None) -> Step:  # type: ignore[override]
+    def step(self, action: Any, id: Ids = None, *, meanwhile: Work | None = None) -> Step:  # type: ignore[override]
         """Advances the listed games by one action (``frame_skip`` frames); see ``VectorEnv.step``.
 
         Raises:
@@ -117,7 +117,12 @@ class AtariVector(VectorEnv):
         if ids is not self._all_ids:
             listed, actions = actions, np.full(self.num_envs, NOOP)
             actions[ids] = listed
-        obs, reward, terminated, truncated, info = self._env.step(actions)
+        self._env.send(actions)
+        try:
+            if meanwhile is not None:
+                meanwhile()
+        finally:
+            obs, reward, terminated, truncated, info = self._env.recv()
         was_reset = self._update_frames(info)
         self.reset_frames[was_reset] = info["episode_frame_number"][was_reset]
         self._ready = terminated | truncated

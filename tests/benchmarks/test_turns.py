@@ -26,7 +26,7 @@ def test_turns_do_not_overlap(tmp_path: Path) -> None:
     second = Contestant("second", ["-c", WORKER, str(log), "b"], threads=2, unit=4)
     with ExitStack() as stack:
         for contestant in (first, second):
-            stack.enter_context(contestant)
+            stack.enter_context(contestant).wait_until_ready()
         play([first, second], rounds=2, env_steps=8)
     a, b = "a1" * 8, "b2" * 2
     assert log.read_text() == b + a + a + b + b + a
