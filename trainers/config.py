@@ -29,8 +29,10 @@ class TrainerConfig(BaseModel):
         "from seeds derived from (seed, checkpoint index), so that resuming is exact (docs/runs.md); much longer than "
         "an episode times the number of envs, or long episodes are always cut.",
     )
-    evaluate_every_env_steps: int = Field(
-        100_000, ge=0, description="Period of evaluations in separate envs (unit: env steps; 0 = only at the end)."
+    evaluate_every_env_steps: int | None = Field(
+        None,
+        ge=0,
+        description="Period of evaluations in separate envs (unit: env steps); null: at checkpoints; 0: at the end.",
     )
     evaluation_episodes: int | None = Field(
         10,
@@ -60,7 +62,7 @@ class TrainerConfig(BaseModel):
 
     @model_validator(mode="after")
     def _periods_must_nest(self) -> Self:
-        evaluate, checkpoint = self.evaluate_every_env_steps, self.checkpoint_every_env_steps
+        evaluate, checkpoint = self.evaluation_period, self.checkpoint_every_env_steps
         if evaluate and max(evaluate, checkpoint) % min(evaluate, checkpoint):
             raise ValueError(
                 f"evaluate_every_env_steps={evaluate} and checkpoint_every_env_steps={checkpoint}: "
@@ -69,9 +71,15 @@ class TrainerConfig(BaseModel):
         return self
 
     @property
+    def evaluation_period(self) -> int:
+        """Env steps between two evaluations; 0 for none but the last."""
+        period = self.evaluate_every_env_steps
+        return self.checkpoint_every_env_steps if period is None else period
+
+    @property
     def interval_env_steps(self) -> int:
         """Env steps between two boundaries (an evaluation, a checkpoint, or both)."""
-        periods = [self.checkpoint_every_env_steps, self.evaluate_every_env_steps, self.total_env_steps]
+        periods = [self.checkpoint_every_env_steps, self.evaluation_period, self.total_env_steps]
         return min(period for period in periods if period)
 
 

@@ -158,7 +158,7 @@ class TrainingSession:
         speed = self._stopwatch.read(self._counts())
         last = self.state.env_steps >= self.config.total_env_steps
         metrics: dict[str, float] = {}
-        wanted = self._is_due(self.config.evaluate_every_env_steps) or (last and self.config.evaluate_at_end)
+        wanted = self._is_due(self.config.evaluation_period) or (last and self.config.evaluate_at_end)
         if self.evaluate is not None and wanted:
             self._show("evaluating")
             evaluation = self.evaluate(self.state.env_steps)

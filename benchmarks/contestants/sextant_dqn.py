@@ -59,7 +59,7 @@ def tick_every_step(warm_up_env_steps: int) -> None:
             turn.begin()
         return step(self, action, id, **work)
 
-    AtariVector.step = timed_step  # type: ignore[method-assign, assignment]
+    AtariVector.step = timed_step  # type: ignore[method-assign]
 
 
 def main() -> None:
