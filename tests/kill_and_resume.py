@@ -94,44 +94,41 @@ def run_dir_in(folder: Path) -> Path | None:
     return found[0].parent if found else None
 
 
-def train_without_stop(case: str, folder: Path) -> tuple[Path, float]:
-    """Trains once; gives the run directory and the seconds from its start to its end."""
+def train_without_stop(case: str, folder: Path) -> tuple[Path, float, float]:
+    """Trains once; gives the run directory, and the seconds before and after its config was written."""
+    began = time.monotonic()
     process = start(["train", *CASES[case], f"runs_dir={folder}"])
     while run_dir_in(folder) is None and process.poll() is None:
         time.sleep(0.02)
-    began = time.monotonic()
+    ready = time.monotonic()
     wait(process)
     run_dir = run_dir_in(folder)
     assert run_dir is not None
-    return run_dir, time.monotonic() - began
+    return run_dir, ready - began, time.monotonic() - ready
 
 
-def train_with_kills(case: str, folder: Path, kills: int, seconds: float, rng: random.Random) -> tuple[Path, list[str]]:
-    """Trains with SIGKILLs at random moments; gives the run directory and what each kill met."""
+def train_with_kills(
+    case: str, folder: Path, kills: int, starting: float, training: float, rng: random.Random
+) -> tuple[Path, list[str]]:
+    """Trains to the end with at most ``kills`` SIGKILLs at random moments; gives the run and what each kill met."""
     met: list[str] = []
     while True:
         run_dir = run_dir_in(folder)
-        arguments = ["train", *CASES[case], f"runs_dir={folder}"] if run_dir is None else ["resume", str(run_dir)]
-        process = start(arguments)
-        if len(met) >= kills:
+        process = start(["train", *CASES[case], f"runs_dir={folder}"] if run_dir is None else ["resume", str(run_dir)])
+        # As long as a start, and a share of the training small enough for several kills in one run.
+        deadline = time.monotonic() + rng.uniform(0.3, 1.0) * starting + rng.uniform(0.0, 0.5) * training
+        while process.poll() is None and (len(met) >= kills or time.monotonic() < deadline):
+            time.sleep(0.005)
+        if process.poll() is not None:
             wait(process)
             finished = run_dir_in(folder)
             assert finished is not None
             return finished, met
-        while run_dir_in(folder) is None and process.poll() is None:
-            time.sleep(0.02)
-        deadline = time.monotonic() + rng.uniform(0.0, 1.2 * seconds)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-            run_dir = run_dir_in(folder)
-            checkpoints = sorted(p.name for p in run_dir.glob("checkpoints/[0-9]*")) if run_dir else []
-            met.append(f"killed with checkpoints {checkpoints[-1:]}")
-        else:
-            wait(process)
-            met.append("had finished before the kill")
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        run_dir = run_dir_in(folder)
+        checkpoints = sorted(path.name for path in run_dir.glob("checkpoints/[0-9]*")) if run_dir else []
+        met.append(f"newest checkpoint {checkpoints[-1]}" if checkpoints else "before the first checkpoint")
 
 
 def digests(run_dir: Path) -> dict[str, str]:
@@ -164,15 +161,21 @@ def main() -> int:
     for position, case in enumerate(options.cases):
         kills = options.kills // len(options.cases) + (position < options.kills % len(options.cases))
         with tempfile.TemporaryDirectory() as folder:
-            reference, seconds = train_without_stop(case, Path(folder) / "whole")
-            killed, met = train_with_kills(case, Path(folder) / "killed", kills, seconds, rng)
-            expected, got = digests(reference), digests(killed)
-        differing = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
+            reference, starting, training = train_without_stop(case, Path(folder) / "whole")
+            expected, met, runs = digests(reference), [], 0
+            differing: set[str] = set()
+            while len(met) < kills:
+                runs += 1
+                left = kills - len(met)
+                killed, new = train_with_kills(case, Path(folder) / f"killed{runs}", left, starting, training, rng)
+                met += new
+                got = digests(killed)
+                differing |= {name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)}
         different += bool(differing)
-        verdict = f"DIFFERENT in {differing}" if differing else f"equal in {len(expected)} files"
-        print(f"{case}: {len(met)} kills ({seconds:.0f} s per run), {verdict}", flush=True)
+        verdict = f"DIFFERENT in {sorted(differing)}" if differing else f"equal in {len(expected)} files"
+        print(f"{case}: {len(met)} kills in {runs} runs of {training:.0f} s, {verdict}", flush=True)
         for line in met:
-            print(f"  {line}", flush=True)
+            print(f"  killed, {line}", flush=True)
     return different
 
 
