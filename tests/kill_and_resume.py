@@ -162,7 +162,9 @@ def main() -> int:
         kills = options.kills // len(options.cases) + (position < options.kills % len(options.cases))
         with tempfile.TemporaryDirectory() as folder:
             reference, starting, training = train_without_stop(case, Path(folder) / "whole")
-            expected, met, runs = digests(reference), [], 0
+            expected = digests(reference)
+            met: list[str] = []
+            runs = 0
             differing: set[str] = set()
             while len(met) < kills:
                 runs += 1
