@@ -106,14 +106,9 @@ def test_a_convolutional_dqn_learns_a_game_from_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_metaworld_task_is_learned(tmp_path: Path) -> None:
-    overrides = ["experiment=metaworld", "trainer.total_env_steps=5000", "trainer.checkpoint_every_env_steps=5000"]
-    run_dir, _ = train(tmp_path, *overrides)
-    assert load_evaluations(run_dir)[-1].summary["success_rate"] >= 0.8
-    config = compose_train_config([*COMMON, *overrides])
-    env: Any = config.env
-    protocol = env.evaluation_protocol()
-    records = evaluate_random(
-        lambda num_envs: env.make_evaluation_env(protocol, num_envs), protocol, seed=10_007, num_envs=2, num_episodes=10
-    )
-    assert sum(bool(record.success) for record in records) <= 3
+def test_the_return_on_a_metaworld_task_rises(tmp_path: Path) -> None:
+    shorter = ["trainer.total_env_steps=15000", "trainer.checkpoint_every_env_steps=5000"]
+    run_dir, score = train(tmp_path, "experiment=metaworld", *shorter, "trainer.evaluate_every_env_steps=5000")
+    returns = [evaluation.summary["return_mean"] for evaluation in load_evaluations(run_dir)]
+    assert score == returns[-1] > returns[0]
+    assert score >= 1.5 * random_score("experiment=metaworld")
