@@ -45,6 +45,8 @@ def remove_if_empty(run_dir: Path) -> None:
     if {path.name for path in run_dir.iterdir()} <= {".lock"}:
         (run_dir / ".lock").unlink(missing_ok=True)
         run_dir.rmdir()
+        with suppress(OSError):  # other runs of this agent and env
+            run_dir.parent.rmdir()
 
 
 def find_run(config: TrainConfig) -> Path | None:
