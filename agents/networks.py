@@ -95,7 +95,8 @@ class Body(nn.Module):
         """Gives float32 features BF of observations B..."""
         # Integers up to 255 are exact in bfloat16: converting before the division rounds once, as autocast would.
         if self.pixels:
-            x_BCHW = obs.to(self.precision, memory_format=self.memory_format).div_(255.0)
+            # Layout first, while the frames are bytes: twice as fast as one call that converts both.
+            x_BCHW = obs.contiguous(memory_format=self.memory_format).to(self.precision).div_(255.0)
         else:
             x_BCHW = obs.to(torch.float32)
         if self.precision is torch.float32:

@@ -165,6 +165,26 @@ class OnlineCollector(BaseCollector[CollectStats]):
         """Refuses: only :meth:`begin_interval` starts episodes, so that no open one is left in the replay."""
         raise RuntimeError("OnlineCollector starts episodes through begin_interval(env_seeds), not reset()")
 
+    def collect(
+        self,
+        n_step: int | None = None,
+        n_episode: int | None = None,
+        random: bool = False,
+        render: float | None = None,
+        reset_before_collect: bool = False,
+        gym_reset_kwargs: dict[str, Any] | None = None,
+    ) -> CollectStats:
+        """Steps all envs until ``n_step`` env steps are done; the other arguments of Tianshou's collectors are refused.
+
+        Tianshou's own ``collect`` walks all modules at every call to switch their mode; our networks act alike in both.
+
+        Raises:
+            ValueError: for any argument but ``n_step`` and ``random``.
+        """
+        if n_episode is not None or render is not None or reset_before_collect or gym_reset_kwargs:
+            raise ValueError("this collector counts steps and starts episodes itself; evaluate() plays whole episodes")
+        return self._collect(n_step=n_step, random=random)
+
     def _collect(
         self,
         n_step: int | None = None,
@@ -173,8 +193,8 @@ class OnlineCollector(BaseCollector[CollectStats]):
         render: float | None = None,
         gym_reset_kwargs: dict[str, Any] | None = None,
     ) -> CollectStats:
-        if n_step is None:
-            raise ValueError(f"n_episode={n_episode}: this collector counts steps; evaluate() plays whole episodes")
+        if not n_step or n_step < 0:
+            raise ValueError(f"n_step={n_step}: must be a positive number of env steps")
         if self._obs_NO is None:
             raise RuntimeError("begin_interval(env_seeds) must come before the first collect()")
         num_envs, num_steps = len(self.venv), 0

@@ -122,6 +122,25 @@ def prefer_passive_waiting() -> bool:
     return passive_waiting_advice() is None
 
 
+def keep_freed_memory() -> bool:
+    """Asks glibc to keep freed blocks of up to 32 MiB for reuse instead of handing each back to the system.
+
+    Activations and gradients are allocated anew at every update; without this their pages are mapped and zeroed again
+    each time (hundreds of page faults per update of the Nature CNN).
+
+    Returns:
+        whether the allocator took the request; False on systems without glibc.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+    return bool(mallopt(mmap_threshold, 32 << 20)) and bool(mallopt(trim_threshold, 512 << 20))
+
+
 def passive_waiting_advice() -> str | None:
     """Gives a line of advice if idle OpenMP threads may spin, else None."""
     if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":

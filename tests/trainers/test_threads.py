@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 import random
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 from trainers import threads
 from trainers.threads import (
     choose_torch_threads,
+    keep_freed_memory,
     passive_waiting_advice,
     pick_threads,
     prefer_passive_waiting,
@@ -152,3 +154,7 @@ def test_the_users_own_waiting_policy_stands(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delitem(sys.modules, "torch")
     assert not prefer_passive_waiting()
     assert passive_waiting_advice() is not None
+
+
+def test_keeping_freed_memory_is_asked_of_glibc_only() -> None:
+    assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
