@@ -11,12 +11,14 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from tianshou.data import Batch, PrioritizedVectorReplayBuffer, VectorReplayBuffer
 
+from benchmarks.tables import Cell, Goal, Result
 from memory import ReplayConfig
 
 STACK, SIDE = 4, 84
@@ -111,11 +113,24 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=500, help="timed samples of each")
-    arguments = parser.parse_args()
-    rows = [row for prioritised in (False, True) for row in compare(prioritised, **vars(arguments))]
-    print(f"{'':44} {'ours':>10} {'Tianshou':>10} {'ratio':>8}")
-    for name, ours, theirs in rows:
-        print(f"{name:44} {ours:10.4g} {theirs:10.4g} {ours / theirs:8.3f}")
+    parser.add_argument("--out", type=Path, help="folder for replay.json")
+    settings = vars(parser.parse_args())
+    out = settings.pop("out")
+    table = [row for prioritised in (False, True) for row in compare(prioritised, **settings)]
+    rows: list[list[Cell]] = [[name, ours, theirs, ours / theirs] for name, ours, theirs in table]
+    sampling = next(ours for name, ours, _ in table if name.startswith("sample"))
+    frames = max(ours for name, ours, _ in table if name.endswith("/ frame"))
+    Result(
+        benchmark="replay",
+        question="What do storing and sampling single frames cost, beside Tianshou's buffer?",
+        settings=settings,
+        columns=["what", "ours", "Tianshou", "ratio"],
+        rows=rows,
+        goals=[
+            Goal("sampling 32 stacks, ms", sampling, 0.3, at_least=False),
+            Goal("bytes per transition over those of a frame", frames, 1.02, at_least=False),
+        ],
+    ).publish(out)
 
 
 if __name__ == "__main__":
