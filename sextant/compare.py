@@ -69,7 +69,7 @@ def run_compare(
 
     runs = [load_run(path, checkpoint, protocol) for path in find_runs(paths)]
     warnings = check_protocols(runs, allow_mixed=allow_mixed)
-    labels = group_labels(runs)
+    labels, legend = group_labels(runs)
     chosen = _metric(metric, runs)
     rng = np.random.default_rng(seed)
     try:
@@ -86,6 +86,8 @@ def run_compare(
     write_comparison(comparison, chosen, _curves(runs, labels, chosen), checkpoint)
     console = console or Console()
     console.print(comparison_table(comparison, chosen.title))
+    for line in legend:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in [*warnings, *map(improvement_text, better), f"table and plots: {directory}"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return comparison

@@ -168,13 +168,30 @@ def group_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return flatten({"agent": config["agent"], "env": env, "trainer": budget})
 
 
-def group_labels(runs: Sequence[ComparedRun]) -> dict[Path, str]:
-    """Gives each run's group: its agent's name, and where several settings share it, the keys in which they differ."""
-    labels = {}
+LONGEST_LABEL = 60
+"""Characters of a group's label beyond which settings are named by a letter and spelled out below the table."""
+
+
+def group_labels(runs: Sequence[ComparedRun]) -> tuple[dict[Path, str], list[str]]:
+    """Names each run's group: its agent's name, and where several settings share it, the keys in which they differ.
+
+    Args:
+        runs: all that are compared.
+
+    Returns:
+        the label of each run by its path, and a line for each label that is a letter because the keys are too many.
+    """
+    labels, legend, letters = {}, [], dict[str, str]()
     for run in runs:
         namesakes = [other.settings for other in runs if other.agent == run.agent]
         keys = sorted({key for settings in namesakes for key in settings})
         differing = [key for key in keys if len({repr(settings.get(key)) for settings in namesakes}) > 1]
         shown = ", ".join(f"{key}={run.settings.get(key, 'null')}" for key in differing)
-        labels[run.path] = f"{run.agent} ({shown})" if shown else run.agent
-    return labels
+        label = f"{run.agent} ({shown})" if shown else run.agent
+        if len(label) > LONGEST_LABEL:
+            if label not in letters:
+                letters[label] = f"{run.agent} {chr(ord('A') + len(letters))}"
+                legend.append(f"{letters[label]}: {shown}")
+            label = letters[label]
+        labels[run.path] = label
+    return labels, legend

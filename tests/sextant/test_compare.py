@@ -186,3 +186,19 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a run directory"):
         find_runs([tmp_path / "empty"])
     assert find_runs([run, run.parent, tmp_path / "a"]) == [run, twin]
+
+
+def test_settings_that_differ_in_many_keys_are_named_by_letters() -> None:
+    from types import SimpleNamespace
+
+    from sextant.compare_runs import group_labels
+
+    def run(index: int, settings: dict[str, int]) -> Any:
+        return SimpleNamespace(path=Path(str(index)), agent="dqn", settings=settings)
+
+    many = [run(index, {f"agent.some_long_key_{key}": index // 2 for key in range(4)}) for index in range(4)]
+    labels, legend = group_labels(many)
+    assert [labels[Path(str(index))] for index in range(4)] == ["dqn A", "dqn A", "dqn B", "dqn B"]
+    assert [line.partition(":")[0] for line in legend] == ["dqn A", "dqn B"]
+    labels, legend = group_labels([run(0, {"agent.gamma": 0}), run(1, {"agent.gamma": 1})])
+    assert (labels[Path("0")], legend) == ("dqn (agent.gamma=0)", [])
