@@ -143,9 +143,8 @@ def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespa
 
 def _prepare_process() -> None:
     """Sets what has to be set before PyTorch is imported."""
-    from trainers.threads import keep_freed_memory, prefer_passive_waiting
+    from trainers.threads import keep_freed_memory
 
-    prefer_passive_waiting()
     keep_freed_memory()
 
 
