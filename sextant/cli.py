@@ -141,13 +141,6 @@ def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespa
         return _failed("stopped")
 
 
-def _prepare_process() -> None:
-    """Sets what has to be set before PyTorch is imported."""
-    from trainers.threads import keep_freed_memory
-
-    keep_freed_memory()
-
-
 def _train(options: argparse.Namespace) -> int:
     if options.multirun:
         from sextant.sweep import run_sweep
@@ -156,7 +149,6 @@ def _train(options: argparse.Namespace) -> int:
     from sextant.config import compose_train_config
 
     config = compose_train_config(options.overrides)
-    _prepare_process()
     from sextant.train import run_train
 
     run_train(config)
@@ -167,7 +159,6 @@ def _resume(options: argparse.Namespace) -> int:
     from sextant.config import load_run_config
 
     load_run_config(options.run_dir)
-    _prepare_process()
     from sextant.train import run_resume
 
     run_resume(options.run_dir)

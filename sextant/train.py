@@ -73,8 +73,9 @@ def _train(config: TrainConfig, run_dir: Path, *, fresh: bool) -> None:
     from trainers.progress import Progress
     from trainers.run_log import RunLog
     from trainers.seeding import Seeds
-    from trainers.threads import set_torch_threads
+    from trainers.threads import keep_freed_memory, set_torch_threads
 
+    keep_freed_memory()
     console = Console(stderr=True)
 
     def say(message: str) -> None:

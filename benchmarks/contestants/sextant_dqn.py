@@ -7,7 +7,6 @@ from typing import Any
 
 from benchmarks.turns import Turn
 from sextant.config import compose_train_config
-from trainers.threads import keep_freed_memory
 
 NUM_ENVS = 8
 
@@ -71,7 +70,6 @@ def main() -> None:
     parser.add_argument("--learning-starts", type=int, required=True)
     parser.add_argument("overrides", nargs="*", help="further config overrides, such as agent.precision=bf16")
     options = parser.parse_args()
-    keep_freed_memory()  # as the command does, before PyTorch is imported
     shared = overrides(options.game.lower(), options.threads, options.learning_starts)
     config = compose_train_config([*shared, *options.overrides])
     tick_every_step(options.learning_starts + 200)
