@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from tianshou.algorithm.algorithm_base import Algorithm
+    from tianshou.algorithm.algorithm_base import Algorithm, TrainingStats
+    from tianshou.data import ReplayBuffer
 
 State: TypeAlias = Any  # recurrent state of N rows, explicit and owned by the caller; None for feed-forward agents
 
@@ -107,6 +108,24 @@ class Agent(ABC):
             yield
         finally:
             self.rng = own
+
+    # Learning
+
+    def update(self, buffer: ReplayBuffer, batch_size: int, count: int) -> TrainingStats:
+        """Takes gradient steps on batches sampled from a buffer (off-policy agents), one after the other.
+
+        Args:
+            buffer: transitions.
+            batch_size: of each step.
+            count: of steps, at least 1.
+
+        Returns:
+            what the last one reports.
+        """
+        learner: Any = self.algorithm
+        for _ in range(count):
+            stats: TrainingStats = learner.update(buffer=buffer, sample_size=batch_size)
+        return stats
 
     # Schedules and numbers to show
 

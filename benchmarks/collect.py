@@ -4,7 +4,8 @@
 
 The raw emulator is driven with random actions and nothing else. Sextant's collector goes through the env adapter and
 writes every transition to the single-frame replay. Tianshou's collector goes through the same adapter and writes to
-Tianshou's own frame-stacking buffer.
+Tianshou's own frame-stacking buffer. Both are full before the first round that counts: what the system takes to hand
+out memory for the first time is left out. Freed memory is kept, as ``sextant train`` does.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from envs.atari.config import AtariConfig
 from envs.atari.vector import AtariVector
 from memory.config import ReplayConfig
 from trainers.collector import OnlineCollector
+from trainers.threads import keep_freed_memory
 
-CAPACITY = 20_000
+CAPACITY = 1_600
+"""Transitions of each buffer; the warm-up turn fills it."""
 Collect = Callable[[int], None]
 """Collects this many vector steps."""
 
@@ -118,6 +121,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for collect.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     rows: list[list[Cell]] = []
     goals: list[Goal] = []
     samples: dict[str, list[float]] = {}

@@ -30,15 +30,9 @@ BARE = {
     "fp32": {"bare update, fp32": (), "bare update, fp32, tuned": TUNED},
     "bf16": {"bare update, bf16": ("--bf16",), "bare update, bf16, tuned": ("--bf16", *TUNED)},
 }
-SEXTANT = {
-    "fp32": {
-        "Sextant, fp32": (),
-        "Sextant, fp32, channels_last": ("agent.channels_last=true",),
-    },
-    "bf16": {
-        "Sextant, bf16": ("agent.precision=bf16",),
-        "Sextant, bf16, channels_last": ("agent.precision=bf16", "agent.channels_last=true"),
-    },
+SEXTANT: dict[str, dict[str, tuple[str, ...]]] = {
+    "fp32": {"Sextant, fp32": ()},
+    "bf16": {"Sextant, bf16": ("agent.precision=bf16",)},
 }
 
 

@@ -19,6 +19,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 from numpy.typing import NDArray
 from tianshou.env import BaseVectorEnv
+from tianshou.env.venvs import GYM_RESERVED_KEYS
 
 from envs.base import EpisodeSpec
 from envs.protocols import Protocol, derive_seeds
@@ -77,6 +78,15 @@ class VectorEnv(BaseVectorEnv, ABC):
         self.is_closed = False
         self._all_ids = np.arange(num_envs)
         self._pending_seeds: list[int | None] = [None] * num_envs
+
+    __getattribute__ = object.__getattribute__
+    """The plain look-up: Tianshou's, in Python, costs every attribute of every step."""
+
+    def __getattr__(self, key: str) -> Any:
+        """Gives what Tianshou and gymnasium look for in the environments, once per environment."""
+        if key in GYM_RESERVED_KEYS:
+            return self.get_env_attr(key)
+        raise AttributeError(f"{type(self).__name__} has no attribute {key!r}")
 
     @abstractmethod
     def reset(  # type: ignore[override]
@@ -206,13 +216,13 @@ class VectorEnv(BaseVectorEnv, ABC):
             raise ValueError(f"expected actions of shape {(num, *(space.shape or ()))}, got {actions.shape}")
         if isinstance(space, spaces.Discrete):
             low, high = int(space.start), int(space.start + space.n) - 1
-            if not np.issubdtype(actions.dtype, np.integer):
+            if actions.dtype.kind not in "iu":
                 raise ValueError(f"expected whole-number actions {low}..{high}, got {actions.dtype} {actions.tolist()}")
             if actions.min() < low or actions.max() > high:
                 raise ValueError(f"expected actions in {low}..{high}, got {actions.tolist()}")
             return actions.astype(np.int64)
         if isinstance(space, spaces.Box):
-            if not np.issubdtype(actions.dtype, np.floating):
+            if actions.dtype.kind != "f":
                 raise ValueError(f"expected floating-point actions, got {actions.dtype} {actions.tolist()}")
             slack = ROUNDING * np.where(np.isfinite(space.high - space.low), space.high - space.low, 0.0)
             inside = (actions >= space.low - slack) & (actions <= space.high + slack)  # False for NaN

@@ -66,6 +66,11 @@ class FinalFrames:
             self._free += rows[rows >= 0].tolist()
             self.row[slots] = -1
 
+    @property
+    def num_held(self) -> int:
+        """Frames kept now."""
+        return len(self.frames) - len(self._free)
+
 
 class FrameReplay(Replay):
     """Keeps single frames of zero-padded stacks (S, H, W).
@@ -96,16 +101,18 @@ class FrameReplay(Replay):
     def _continues(self, env_ids: np.ndarray, obs: np.ndarray) -> np.ndarray:
         return same_rows(self._frames[self.ring.next_slots(env_ids)], obs[:, -1])
 
-    def _check_obs(self, env_ids: np.ndarray, obs: np.ndarray, obs_next: np.ndarray, new: np.ndarray) -> None:
+    def _check_obs(
+        self, env_ids: np.ndarray, obs: np.ndarray, obs_next: np.ndarray, starts: np.ndarray, ends: np.ndarray
+    ) -> None:
         """Refuses stacks that could not be rebuilt from their newest frames.
 
         Args:
             env_ids: envs that add, (N,).
             obs: their stacks, (N, S, H, W).
             obs_next: the stacks the steps led to.
-            new: which of them start a new stream of frames or keep no next frame, (2, N).
+            starts: which of them start a new stream of frames, (N,).
+            ends: which of them keep no next frame, (N,).
         """
-        starts, ends = new
         if starts.any() and obs[starts, :-1].any():
             raise ValueError(
                 f"envs {env_ids[starts].tolist()}: the first stack of an episode must be zero but for its newest "
@@ -120,7 +127,8 @@ class FrameReplay(Replay):
 
     def _write_obs(self, env_ids: np.ndarray, obs: np.ndarray, obs_next: np.ndarray, starts: np.ndarray) -> None:
         slot, following = self.ring.next_slots(env_ids), self.ring.next_slots(env_ids, 1)
-        self.finals.free(slot)
+        if self.finals.num_held:
+            self.finals.free(slot)
         if starts.any():
             self._frames[slot[starts]] = obs[starts, -1]
             self._age[slot[starts]] = 0

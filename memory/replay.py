@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tianshou.data.types import RolloutBatchProtocol
 
     from memory.config import ReplayConfig
+    from memory.replay_state import ReplayData
 
 
 class Replay(RingBuffer):
@@ -118,8 +119,10 @@ class Replay(RingBuffer):
     def _continues(self, env_ids: np.ndarray, obs: np.ndarray) -> np.ndarray:
         """Tells which observations are what the env's newest transition led to."""
 
-    def _check_obs(self, env_ids: np.ndarray, obs: np.ndarray, obs_next: np.ndarray, new: np.ndarray) -> None:
-        """Raises ValueError for observations that cannot be kept; ``new`` (2, N): starts, ends without a next frame."""
+    def _check_obs(
+        self, env_ids: np.ndarray, obs: np.ndarray, obs_next: np.ndarray, starts: np.ndarray, ends: np.ndarray
+    ) -> None:
+        """Raises ValueError for observations that cannot be kept; ``starts`` begin, ``ends`` have no next frame."""
 
     @abstractmethod
     def _write_obs(self, env_ids: np.ndarray, obs: np.ndarray, obs_next: np.ndarray, starts: np.ndarray) -> None:
@@ -214,7 +217,7 @@ class Replay(RingBuffer):
 
         is_open = self._is_open(ids)
         starts = ~(is_open & self._continues(ids, obs))
-        self._check_obs(ids, obs, obs_next, np.stack([starts, terminated & over]))
+        self._check_obs(ids, obs, obs_next, starts, terminated & over)
         broken = is_open & starts
         if broken.any():
             self._close_broken(ids[broken])
@@ -231,20 +234,17 @@ class Replay(RingBuffer):
         self.ring.num_added_E[ids] += 1
         if over.any():
             self._detach(ids[over])
-        return self._count_episodes(ids, index, rew, done)
+        return index, done, *self._count_episodes(ids, rew, done)
 
-    def _count_episodes(
-        self, ids: np.ndarray, index: np.ndarray, rew: np.ndarray, done: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Gives what Tianshou's ``add`` gives: index, return and length (0 while unfinished), first index."""
+    def _count_episodes(self, ids: np.ndarray, rew: np.ndarray, done: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gives return and length so far of the newest transitions' episodes; forgets those that are done."""
         self._return_E[ids] += rew
         self._length_E[ids] += 1
         returns, lengths = self._return_E[ids], self._length_E[ids]
-        self._return_E[ids[done]] = 0.0
-        self._length_E[ids[done]] = 0
-        self._began_broken_E[ids[done]] = False
-        first = self.ring.shift(index, 1 - np.minimum(lengths, self.ring.length_E[ids]))
-        return index, returns * done, lengths * done, first
+        if done.any():
+            over = ids[done]
+            self._return_E[over], self._length_E[over], self._began_broken_E[over] = 0.0, 0, False
+        return returns, lengths
 
     def cut(self) -> None:
         """Closes every open episode as truncated, to bootstrap from its true next observation.
@@ -388,17 +388,17 @@ class Replay(RingBuffer):
         """
         return replay_state(self)
 
-    def new_data(self, since: np.ndarray | None) -> dict[str, np.ndarray]:
+    def new_data(self, since: np.ndarray | None) -> ReplayData:
         """Gives the transitions added since a checkpoint, and the newest one it held, in flat arrays.
+
+        They are read when they are used: before the replay changes.
 
         Args:
             since: :attr:`num_added` at that checkpoint; None gives everything that is held.
         """
         return replay_data(self, since)
 
-    def load(
-        self, chunks: Iterable[dict[str, np.ndarray]], state: tuple[dict[str, np.ndarray], dict[str, Any]]
-    ) -> None:
+    def load(self, chunks: Iterable[ReplayData], state: tuple[dict[str, np.ndarray], dict[str, Any]]) -> None:
         """Restores the replay, its sampling stream included.
 
         Args:

@@ -46,7 +46,11 @@ class RingBuffer(ReplayBufferManager, ABC):
         episode_over: Any,
         env_ids: Any,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Adds one transition per env and gives what :meth:`add` gives."""
+        """Adds one transition per env.
+
+        Returns:
+            index, done, and return and length so far of its episode.
+        """
 
     @abstractmethod
     def _batch(self, indices: np.ndarray) -> RolloutBatchProtocol:
@@ -75,16 +79,17 @@ class RingBuffer(ReplayBufferManager, ABC):
         over = info.get("episode_over") if isinstance(info, Batch) else None
         if over is None:
             over = np.logical_or(batch.terminated, batch.truncated)
-        result = self._insert(
+        index, done, returns, lengths = self._insert(
             batch.obs, batch.act, batch.rew, batch.terminated, batch.truncated, batch.obs_next, over, buffer_ids
         )
-        if (result[2] > self.ring.limit).any():
+        if (lengths * done > self.ring.limit).any():
             warnings.warn(
-                f"an episode of {result[2].max()} steps is longer than the {self.ring.limit} transitions kept per env; "
-                "Tianshou's Collector counts only the part still held",
+                f"an episode of {lengths[done].max()} steps is longer than the {self.ring.limit} transitions kept per "
+                "env; Tianshou's Collector counts only the part still held",
                 stacklevel=2,
             )
-        return result
+        held = self.ring.length_E[index // self.ring.slots]
+        return index, returns * done, lengths * done, self.ring.shift(index, 1 - np.minimum(lengths, held))
 
     def __getitem__(self, index: IndexType) -> RolloutBatchProtocol:
         """Gives transitions by index; a slice counts the held ones in the order of ``sample(0)``.

@@ -7,15 +7,18 @@ and one :func:`replay_state`. What lies in slots that hold no transition is not 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from memory.arrays import Rows
 
 if TYPE_CHECKING:
     from memory.replay import Replay
 
 StateArrays = dict[str, np.ndarray]
+ReplayData = Mapping[str, np.ndarray | Rows]
 
 
 def replay_state(replay: Replay) -> tuple[StateArrays, dict[str, Any]]:
@@ -38,8 +41,10 @@ def replay_state(replay: Replay) -> tuple[StateArrays, dict[str, Any]]:
     return arrays, counters
 
 
-def replay_data(replay: Replay, since: np.ndarray | None) -> StateArrays:
+def replay_data(replay: Replay, since: np.ndarray | None) -> ReplayData:
     """Gives the transitions added since a checkpoint, and the newest one it held (``cut`` may have changed it).
+
+    They are read when they are used: before the replay changes.
 
     Args:
         replay: read only.
@@ -56,11 +61,11 @@ def replay_data(replay: Replay, since: np.ndarray | None) -> StateArrays:
         reset_meanwhile_E = ring.start_E >= since
         first_E = np.where(reset_meanwhile_E, first_E, np.maximum(first_E, since - 1))
     index = ring.ranges(first_E)
-    fields = {name: array[index] for name, array in replay._fields.items() if name != "done"}
+    fields = {name: Rows(array, index) for name, array in replay._fields.items() if name != "done"}
     return {"index": index, **fields, **replay._extra_data(index)}
 
 
-def load_replay(replay: Replay, chunks: Iterable[StateArrays], state: tuple[StateArrays, dict[str, Any]]) -> None:
+def load_replay(replay: Replay, chunks: Iterable[ReplayData], state: tuple[StateArrays, dict[str, Any]]) -> None:
     """Restores a replay; see :meth:`memory.replay.Replay.load`."""
     arrays, counters = state
     saved, own = counters["layout"], _layout(replay)
@@ -69,14 +74,14 @@ def load_replay(replay: Replay, chunks: Iterable[StateArrays], state: tuple[Stat
         raise ValueError(f"the saved replay has another layout (saved, this one): {differing}")
     present = np.zeros(replay.maxsize, bool)
     for chunk in chunks:
-        index = chunk["index"]
+        index = np.asarray(chunk["index"])
         if len(index) and (index.min() < 0 or index.max() >= replay.maxsize):
             raise ValueError(f"a chunk has slots outside [0, {replay.maxsize})")
         for name, array in replay._fields.items():
             if name != "done":
                 array[index] = chunk[name]
-        replay._fields["done"][index] = chunk["terminated"] | chunk["truncated"]
-        replay._load_extra_data(chunk)
+        replay._fields["done"][index] = np.logical_or(chunk["terminated"], chunk["truncated"])
+        replay._load_extra_data({name: np.asarray(chunk[name]) for name in chunk.keys() - replay._fields.keys()})
         present[index] = True
     for name, counter in replay._counters().items():
         counter[:] = arrays[name]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+
+from memory.arrays import Rows
 
 _BLOCK_BYTES = 1 << 22
 _MAX_HEADER_BYTES = 1 << 26
@@ -30,8 +32,8 @@ class _Readable(Protocol):
     def readinto(self, buffer: Any, /) -> int | None: ...
 
 
-def write_arrays(stream: _Writable, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays in the safetensors format, block by block, without a copy of contiguous ones.
+def write_arrays(stream: _Writable, arrays: Mapping[str, np.ndarray | Rows]) -> None:
+    """Writes arrays in the safetensors format, block by block, without a copy of contiguous ones or rows.
 
     Raises:
         TypeError: if an array's dtype is not a little-endian bool, integer or float of at most 8 bytes.
@@ -54,9 +56,19 @@ def write_arrays(stream: _Writable, arrays: Mapping[str, np.ndarray]) -> None:
     encoded += b" " * (-len(encoded) % 8)
     stream.write(len(encoded).to_bytes(8, "little") + encoded)
     for name in names:
-        flat = np.asarray(arrays[name], order="C").reshape(-1).view(np.uint8)
-        for start in range(0, flat.size, _BLOCK_BYTES):
-            stream.write(flat[start : start + _BLOCK_BYTES].data)
+        for block in _blocks(arrays[name]):
+            stream.write(block.data)
+
+
+def _blocks(array: np.ndarray | Rows) -> Iterator[np.ndarray]:
+    """Gives the bytes of an array in C order, some megabytes at a time."""
+    if isinstance(array, Rows):
+        for piece in array.blocks(_BLOCK_BYTES):
+            yield piece.reshape(-1).view(np.uint8)
+        return
+    flat = np.asarray(array, order="C").reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, _BLOCK_BYTES):
+        yield flat[start : start + _BLOCK_BYTES]
 
 
 def read_arrays(stream: _Readable) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import zstandard
 
+from memory.replay_state import ReplayData
 from trainers.array_stream import read_arrays, write_arrays
 
 FORMAT_VERSION = 1
@@ -96,7 +97,7 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_segment(path: Path, arrays: Mapping[str, np.ndarray]) -> FileRecord:
+def write_segment(path: Path, arrays: ReplayData) -> FileRecord:
     """Writes arrays as one compressed, checksummed file; only blocks of them are ever copied."""
     raw_bytes = sum(array.nbytes for array in arrays.values())
     threads = min(4, os.cpu_count() or 1) if raw_bytes > _THREADED_ABOVE_BYTES else 0

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from memory.replay_state import ReplayData
 from trainers import checkpoint_contents as packing
 from trainers import checkpoint_files as files
 from trainers.checkpoint_files import CheckpointError, CheckpointFormatError, DamagedCheckpointError, FileRecord
@@ -102,7 +103,7 @@ class CheckpointStore:
         optimizer: Mapping[str, Any],
         counters: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
-        replay_chunk: Mapping[str, np.ndarray] | None = None,
+        replay_chunk: ReplayData | None = None,
         replay_counts: np.ndarray | None = None,
         replay_slots: int | None = None,
         replay_reset: bool = False,
@@ -244,7 +245,7 @@ class CheckpointStore:
     # Writing
 
     @contextmanager
-    def _saving(self, folder: Path, contents: Mapping[str, bytes], chunk: Mapping[str, np.ndarray]) -> Iterator[None]:
+    def _saving(self, folder: Path, contents: Mapping[str, bytes], chunk: ReplayData) -> Iterator[None]:
         """Prepares for a save; cleans up and explains if it fails."""
         if self._read_only:
             raise CheckpointError(f"{folder} was not saved: this store was opened read-only")
@@ -281,7 +282,7 @@ class CheckpointStore:
                     files.remove_folder(folder)
                 segment_path(self._replay, int(folder.name)).unlink(missing_ok=True)
 
-    def _write_segment(self, index: int, chunk: Mapping[str, np.ndarray]) -> FileRecord:
+    def _write_segment(self, index: int, chunk: ReplayData) -> FileRecord:
         path = segment_path(self._replay, index)
         path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(files.TEMPORARY + path.name)

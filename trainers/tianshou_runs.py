@@ -17,8 +17,6 @@ from tianshou.trainer import OffPolicyTrainer, OffPolicyTrainerParams, OnPolicyT
 from trainers.config import env_steps_per_training_step
 
 if TYPE_CHECKING:
-    from tianshou.data import ReplayBuffer
-
     from agents.interface import Agent
     from trainers.collector import OnlineCollector
 
@@ -58,6 +56,7 @@ class OffPolicyRun(OffPolicyTrainer):
         learner: Any = agent  # a learning agent has a config
         config = learner.config
         self.hooks = hooks
+        self._agent = agent
         self._learning_starts = int(config.learning_starts)
         self._warming_up = False
         self._goal = env_step
@@ -97,15 +96,10 @@ class OffPolicyRun(OffPolicyTrainer):
         if self._warming_up:
             return stats
         started = time.perf_counter()
-        ratio = self.params.update_step_num_gradient_steps_per_sample
-        for _ in range(round(ratio * collect_stats.n_collected_steps)):
-            stats = self._sample_and_update(self.params.training_collector.buffer)
+        count = round(self.params.update_step_num_gradient_steps_per_sample * collect_stats.n_collected_steps)
+        stats = self._agent.update(self.params.training_collector.buffer, self.params.batch_size, count)
+        self.hooks.after_update(count)
         self.hooks.learner_seconds += time.perf_counter() - started
-        return stats
-
-    def _sample_and_update(self, buffer: ReplayBuffer) -> TrainingStats:
-        stats = self.algorithm.update(sample_size=self.params.batch_size, buffer=buffer)
-        self.hooks.after_update(1)
         return stats
 
 

@@ -80,16 +80,12 @@ class PPOConfig(OnPolicyFields):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Number format the network body computes in; all else stays in float32."
     )
-    channels_last: bool = Field(
-        False,
-        description="Whether convolutions run with channels innermost: other speed, equal results up to rounding.",
-    )
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> PPOConfig:
         vector = isinstance(self.network, MlpConfig)
-        if vector and (self.precision != "fp32" or self.channels_last):
-            raise ValueError("precision=bf16 and channels_last=true need a convolutional network, not network.kind=mlp")
+        if vector and self.precision != "fp32":
+            raise ValueError("precision=bf16 needs a convolutional network, not network.kind=mlp")
         if self.normalize_observations and not vector:
             raise ValueError(
                 f"normalize_observations=true is for vectors; network.kind={self.network.kind} scales pixels itself"

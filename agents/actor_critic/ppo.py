@@ -270,10 +270,7 @@ def build_bodies(
     """Builds the actor's and the critic's body (one and the same if shared) and their normaliser, if any."""
     bodies: list[Body] = []
     for _ in range(1 if config.shared_body else 2):
-        precision = PRECISIONS[config.precision]
-        bodies.append(
-            build_body(config.network, observation_space, precision=precision, channels_last=config.channels_last)
-        )
+        bodies.append(build_body(config.network, observation_space, precision=PRECISIONS[config.precision]))
     normalizer = None
     if config.normalize_observations:
         assert observation_space.shape is not None

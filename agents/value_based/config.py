@@ -56,10 +56,6 @@ class DQNConfig(OffPolicyFields):
         description="Number format the network body computes in. Parameters, Adam, head, TD targets and loss stay in "
         "float32. Dopamine computes in float32.",
     )
-    channels_last: bool = Field(
-        False,
-        description="Whether convolutions run with channels innermost: other speed, equal results up to rounding.",
-    )
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> DQNConfig:
@@ -67,8 +63,8 @@ class DQNConfig(OffPolicyFields):
             raise ValueError(f"epsilon_final={self.epsilon_final} lies above epsilon_initial={self.epsilon_initial}")
         if self.loss == "mse" and "huber_delta" in self.model_fields_set and self.huber_delta != 1.0:
             raise ValueError(f"huber_delta={self.huber_delta} has no effect with loss=mse: set loss=huber")
-        if isinstance(self.network, MlpConfig) and (self.precision != "fp32" or self.channels_last):
-            raise ValueError("precision=bf16 and channels_last=true need a convolutional network, not network.kind=mlp")
+        if isinstance(self.network, MlpConfig) and self.precision != "fp32":
+            raise ValueError("precision=bf16 needs a convolutional network, not network.kind=mlp")
         if self.replay.capacity < self.batch_size:
             raise ValueError(f"replay.capacity={self.replay.capacity} is smaller than batch_size={self.batch_size}")
         return self

@@ -35,6 +35,8 @@ from agents.networks import build_body
 from agents.value_based.config import DQNConfig
 from memory.replay import Replay
 
+MAX_JOINT_STEPS = 8
+"""Gradient steps that share one forward of the target network, at most; bounds the memory it takes."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -104,19 +106,48 @@ class DQNAlgorithm(DQN[DiscreteQLearningPolicy[HeadedNetwork]]):
         """
         if not isinstance(buffer, Replay) or not sample_size or not self.policy.is_within_training_step:
             return super().update(buffer, sample_size)
+        return self._steps_on_one_sample(buffer, sample_size, 1)
+
+    def update_many(self, buffer: ReplayBuffer, sample_size: int, count: int) -> TrainingStats:
+        """Takes gradient steps as `update` does, but those that share a target network share one forward of it.
+
+        The same steps up to rounding: what is sampled, and what it is worth under the target network, depends on none
+        of the steps between two copies, unless the online network selects (double) or errors become priorities.
+        """
+        stats = TrainingStats()
+        while count > 0:
+            joint = self._num_joint(buffer, count)
+            if joint == 1:
+                stats = self.update(buffer, sample_size)
+            else:
+                stats = self._steps_on_one_sample(cast(Replay, buffer), sample_size, joint)
+            count -= joint
+        return stats
+
+    def _num_joint(self, buffer: ReplayBuffer, count: int) -> int:
+        """Gives how many of the next steps may share one forward of the target network."""
+        if not isinstance(buffer, Replay) or buffer.priorities is not None or self.is_double:
+            return 1
+        return min(count, MAX_JOINT_STEPS, self.target_update_freq - self._iter % self.target_update_freq)
+
+    def _steps_on_one_sample(self, buffer: Replay, batch_size: int, num_steps: int) -> DQNTrainingStats:
+        """Samples the batches of some gradient steps at once, values them under the target network, and takes them."""
         started = time.perf_counter()
         device = self.policy.model.head.weight.device
-        sampled, indices = buffer.sample(sample_size)
+        sampled, indices = buffer.sample(batch_size * num_steps)
         batch = cast(Any, sampled)
-        return_B, discount_B, last_B = buffer.n_step(indices, self.n_step, self.gamma)
-        next_obs = batch.obs_next if self.n_step == 1 else buffer.next_obs(last_B)
+        returns, discounts, last = buffer.n_step(indices, self.n_step, self.gamma)
+        next_obs = batch.obs_next if self.n_step == 1 else buffer.next_obs(last)
         with torch.no_grad():
-            next_value_B = self._next_value(to_tensor(next_obs, device))
-            target_B = td_target(to_tensor(return_B, device), to_tensor(discount_B, device), next_value_B)
-        weight = batch.weight if "weight" in batch else None
-        stats, td_error_B = self._gradient_step(batch.obs, batch.act, target_B, weight)
-        if weight is not None:
-            buffer.update_weight(indices, td_error_B.cpu().numpy())
+            next_values = self._next_value(to_tensor(next_obs, device))
+            targets = td_target(to_tensor(returns, device), to_tensor(discounts, device), next_values)
+        weights = batch.weight if "weight" in batch else None
+        for start in range(0, len(indices), batch_size):
+            rows = slice(start, start + batch_size)
+            weight_B = None if weights is None else weights[rows]
+            stats, td_error_B = self._gradient_step(batch.obs[rows], batch.act[rows], targets[rows], weight_B)
+            if weights is not None:
+                buffer.update_weight(indices[rows], td_error_B.cpu().numpy())
         stats.train_time = time.perf_counter() - started
         return stats
 
@@ -215,6 +246,10 @@ class DQNAgent(Agent):
             q_NA = self.dqn.policy.model(obs)[0]
             return q_NA.argmax(dim=1).cpu().numpy()
 
+    def update(self, buffer: ReplayBuffer, batch_size: int, count: int) -> TrainingStats:
+        """Takes gradient steps; those between two copies of the target network share a forward of it."""
+        return self.dqn.update_many(buffer, batch_size, count)
+
     def set_env_steps(self, env_steps: int) -> None:
         """Moves epsilon, also the one that Tianshou's own collector uses."""
         super().set_env_steps(env_steps)
@@ -271,8 +306,7 @@ def build_dqn(
     if not isinstance(action_space, gymnasium.spaces.Discrete):
         raise ValueError(f"DQN needs a discrete action space, not {action_space}")
     with seeded_initialization(child_seed(seed, 0)):
-        precision = PRECISIONS[config.precision]
-        body = build_body(config.network, observation_space, precision=precision, channels_last=config.channels_last)
+        body = build_body(config.network, observation_space, precision=PRECISIONS[config.precision])
         network = HeadedNetwork(body, int(action_space.n), config.network.initialization).to(device)
     algorithm = DQNAlgorithm(
         policy=DiscreteQLearningPolicy(model=network, action_space=action_space, observation_space=observation_space),

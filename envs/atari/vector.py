@@ -136,7 +136,7 @@ class AtariVector(VectorEnv):
             self._mark_idle(ids)
             obs, raw_reward, was_reset = obs[ids], raw_reward[ids], was_reset[ids]
             terminated, truncated = terminated[ids], truncated[ids]
-        learner_reward = np.clip(raw_reward, -1.0, 1.0) if self.protocol.clip_reward else raw_reward.copy()
+        learner_reward = raw_reward.clip(-1.0, 1.0) if self.protocol.clip_reward else raw_reward.copy()
         return obs, learner_reward, terminated, truncated, self._info(raw_reward, was_reset.copy())
 
     @property

@@ -56,7 +56,6 @@ def test_dqn_defaults_are_dopamines() -> None:
         ({"name": "dqn", "epsilon_initial": 0.005}, "epsilon_final=0.01 lies above epsilon_initial=0.005"),
         ({"name": "dqn", "huber_delta": 2.0}, "huber_delta=2.0 has no effect with loss=mse"),
         ({"name": "dqn", "network": {"kind": "mlp"}, "precision": "bf16"}, "convolutional"),
-        ({"name": "dqn", "network": {"kind": "mlp"}, "channels_last": True}, "convolutional"),
         ({"name": "dqn", "network": {"kind": "mlp", "padding": "same"}}, "padding"),
         ({"name": "dqn", "network": {"kind": "mlp", "hidden_widths": []}}, "hidden_widths"),
         ({"name": "dqn", "replay": {"capacity": 10}}, "replay.capacity=10 is smaller than batch_size=32"),

@@ -40,9 +40,7 @@ class Case:
 CASES = {
     "dqn": Case(DQNConfig(network=MLP, target_update_period=2, learning_rate=1e-2, **SMALL), VECTOR, DISCRETE),
     "double_dqn_pixels": Case(DQNConfig(network=CNN, double=True, n_step=3, loss="huber", **SMALL), PIXELS, DISCRETE),
-    "dqn_bf16": Case(
-        DQNConfig(network=CNN, precision="bf16", channels_last=True, learning_rate=1e-3, **SMALL), PIXELS, DISCRETE
-    ),
+    "dqn_bf16": Case(DQNConfig(network=CNN, precision="bf16", learning_rate=1e-3, **SMALL), PIXELS, DISCRETE),
     "dqn_impala": Case(DQNConfig(network=ImpalaCnnConfig(hidden_width=16), **SMALL), PIXELS, DISCRETE),
     "dqn_prioritised": Case(
         DQNConfig(network=MLP, learning_rate=1e-2, **{**SMALL, "replay": ReplayConfig(capacity=200, prioritised=True)}),

@@ -89,7 +89,7 @@ class Pair:
         self.chunks = []  # what the checkpoints before hold is not needed any more
 
     def do_checkpoint(self, ids: list[int], events: list[int]) -> None:
-        self.chunks.append(self.replay.new_data(self.since))
+        self.chunks.append({name: np.array(rows) for name, rows in self.replay.new_data(self.since).items()})
         state = self.replay.state()
         restored = self.build()
         restored.load(iter(self.chunks), state)

@@ -27,7 +27,7 @@ def test_a_replay_ratio_that_never_makes_a_whole_step_is_refused() -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs", "methods"),
     [
-        (OffPolicyRun, OffPolicyTrainer, ["_training_step", "_update_step", "_sample_and_update"]),
+        (OffPolicyRun, OffPolicyTrainer, ["_training_step", "_update_step"]),
         (
             OnPolicyRun,
             OnPolicyTrainer,

@@ -154,6 +154,35 @@ def test_the_target_is_copied_after_every_period_counted_in_updates() -> None:
     assert synced == [False, False, True] * 3 and agent.dqn.num_updates == 9
 
 
+def test_steps_between_two_copies_share_a_forward_of_the_target_and_stay_the_same_steps() -> None:
+    changes: dict[str, Any] = {"target_update_period": 5, "learning_rate": 0.05, "n_step": 2}
+    joint, single = build(**changes), build(**changes)
+    replays = filled(joint), filled(single)
+    forwards = count_forwards(joint.dqn.target)
+    with policy_within_training_step(joint.dqn.policy):
+        joint.update(replays[0], 4, 13)
+    for _ in range(13):
+        update(single, replays[1])
+    assert forwards == [20, 20, 12]
+    assert joint.dqn.num_updates == single.dqn.num_updates == 13
+    for together, alone in zip(joint.dqn.parameters(), single.dqn.parameters(), strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    assert joint.dqn.last_stats == pytest.approx(single.dqn.last_stats, rel=1e-4)
+    np.testing.assert_array_equal(replays[0].sample_indices(3), replays[1].sample_indices(3))
+
+
+@pytest.mark.parametrize("changes", [{"double": True}, {"replay": ReplayConfig(capacity=64, prioritised=True)}])
+def test_steps_that_depend_on_one_another_are_taken_one_by_one(changes: dict[str, Any]) -> None:
+    many, single = build(**changes), build(**changes)
+    replays = filled(many), filled(single)
+    with policy_within_training_step(many.dqn.policy):
+        many.update(replays[0], 4, 3)
+    for _ in range(3):
+        update(single, replays[1])
+    for together, alone in zip(many.dqn.parameters(), single.dqn.parameters(), strict=True):
+        assert torch.equal(together, alone)
+
+
 @pytest.mark.parametrize("loss", ["mse", "huber"])
 def test_priorities_are_the_errors_of_the_sampled_transitions(loss: str) -> None:
     agent = build(loss=loss, replay=ReplayConfig(capacity=64, prioritised=True))
