@@ -27,7 +27,7 @@ Scores = NDArray[np.floating] | Sequence[ArrayLike]
 Statistic = Callable[[Scores], Floats]
 
 MIN_SEEDS = 3
-"""Below this many seeds no interval is given (protocols.md section 3)."""
+"""Below this many seeds no interval is given."""
 FEW_SEEDS = 5
 """Below this many seeds an interval is labelled as one over few seeds."""
 _RESAMPLES_AT_ONCE = 1000  # bounds the memory of a bootstrap: 1000 x 57 games x 5 runs x 8 bytes = 2.3 MB

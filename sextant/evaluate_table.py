@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 FEW_EPISODES = 10
-"""Below this many episodes per task a success rate is printed with a warning (users_want.md 27)."""
+"""Below this many episodes per task a success rate is printed with a warning."""
 
 
 @dataclass(frozen=True)

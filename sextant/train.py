@@ -111,7 +111,7 @@ def _train(config: TrainConfig, run_dir: Path, *, fresh: bool) -> None:
                 name=run_name(run_dir),
                 seed=config.seed,
                 env_id=config.env.env_id,
-                task=protocol.env_name,
+                tasks=getattr(protocol, "tasks", None) or [protocol.env_name],
                 protocol_id=protocol.id,
                 protocol_hash=protocol.hash,
             )

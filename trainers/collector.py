@@ -39,6 +39,8 @@ class FinishedEpisode:
         success_last: whether the last step succeeded, or None.
         first_success: agent step (from 1) of the first success, or None.
         stop: ``terminated``, ``truncated`` or ``cut`` (by a checkpoint boundary).
+        task_index: place of the task in the protocol's list; 0 where there is one task only.
+        goal_index: which of the task's goals, or None where there are none.
     """
 
     env_index: int
@@ -48,6 +50,8 @@ class FinishedEpisode:
     success_last: bool | None
     first_success: int | None
     stop: StopReason
+    task_index: int = 0
+    goal_index: int | None = None
 
 
 class _OpenEpisodes:
@@ -59,6 +63,8 @@ class _OpenEpisodes:
         self.first_success_N = np.zeros(num_envs, np.int64)  # 0: none yet
         self.success_last_N = np.zeros(num_envs, bool)
         self.knows_success = False
+        self.task_N = np.zeros(num_envs, np.int64)
+        self.goal_N: np.ndarray | None = None
 
     def add(self, info: dict[str, np.ndarray]) -> None:
         self.raw_return_N += info["raw_reward"]
@@ -68,6 +74,8 @@ class _OpenEpisodes:
             self.success_last_N = np.asarray(info["success"]) > 0
             first = self.success_last_N & (self.first_success_N == 0)
             self.first_success_N[first] = self.length_N[first]
+        if "goal_index" in info:
+            self.task_N, self.goal_N = info["task_index"].astype(np.int64), info["goal_index"].astype(np.int64)
 
     def close(self, env_index: int, stop: StopReason) -> FinishedEpisode:
         first = int(self.first_success_N[env_index])
@@ -79,6 +87,8 @@ class _OpenEpisodes:
             success_last=bool(self.success_last_N[env_index]) if self.knows_success else None,
             first_success=first or None,
             stop=stop,
+            task_index=int(self.task_N[env_index]),
+            goal_index=None if self.goal_N is None else int(self.goal_N[env_index]),
         )
         self.raw_return_N[env_index] = 0.0
         self.length_N[env_index] = 0
@@ -127,7 +137,7 @@ class OnlineCollector(BaseCollector[CollectStats]):
         super().__init__(agent.algorithm.policy, venv, replay, exploration_noise=True, raise_on_nan_in_buffer=False)
 
     def begin_interval(self, env_seeds: Sequence[int]) -> None:
-        """Cuts the open episodes and starts new ones in every env, seeded (design section 3, exact resume).
+        """Cuts the open episodes and starts new ones in every env, seeded: what makes an exact resume possible.
 
         Args:
             env_seeds: one seed per env.

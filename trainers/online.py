@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -242,7 +242,8 @@ class TrainingSession:
             protocol_id=self.run.protocol_id,
             protocol_hash=self.run.protocol_hash,
             env_id=self.run.env_id,
-            task=self.run.task,
+            task=self.run.tasks[episode.task_index],
+            goal_index=episode.goal_index,
             raw_return=episode.raw_return,
             length=episode.length,
             success=episode.success,
@@ -305,7 +306,7 @@ class RunIdentity:
     name: str
     seed: int
     env_id: str
-    task: str
+    tasks: Sequence[str]
     protocol_id: str
     protocol_hash: str
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable
 
@@ -89,8 +88,6 @@ def choose_torch_threads(
     if log is not None:
         table = ", ".join(f"{number}: {1000 * seconds:.2f} ms" for number, seconds in measured.items())
         log(f"torch threads: {chosen} chosen by measurement (per step: {table}); set threads=N to override")
-        if chosen > 1 and (advice := passive_waiting_advice()):
-            log(advice)
     return chosen, measured
 
 
@@ -107,19 +104,6 @@ def pick_threads(measured: dict[int, float]) -> int:
         if measured[number] * CLEARLY_FASTER <= measured[chosen]:
             chosen = number
     return chosen
-
-
-def prefer_passive_waiting() -> bool:
-    """Asks OpenMP to let idle threads sleep, unless the user said otherwise; only possible before PyTorch is imported.
-
-    Threads that spin between two operators take the cores from the emulator.
-
-    Returns:
-        whether idle threads will sleep.
-    """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return passive_waiting_advice() is None
 
 
 def keep_freed_memory() -> bool:
@@ -139,16 +123,6 @@ def keep_freed_memory() -> bool:
         return False
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     return bool(mallopt(mmap_threshold, 32 << 20)) and bool(mallopt(trim_threshold, 512 << 20))
-
-
-def passive_waiting_advice() -> str | None:
-    """Gives a line of advice if idle OpenMP threads may spin, else None."""
-    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
-        return None
-    return (
-        "torch threads: idle threads may spin and slow the emulator down; "
-        "start with OMP_WAIT_POLICY=PASSIVE in the environment"
-    )
 
 
 def _measure(

@@ -144,7 +144,9 @@ class SACConfig(OffPolicyFields):
     )
     alpha_learning_rate: float = Field(3e-4, gt=0, le=1, description="Adam's step size for the log temperature.")
     adam_eps: float = Field(1e-8, gt=0, le=1, description="Adam's epsilon: PyTorch's default.")
-    tau: float = Field(0.005, gt=0, le=1, description="Share of the critics mixed into their targets gradient step.")
+    tau: float = Field(
+        0.005, gt=0, le=1, description="Share of the critics that is mixed into their targets at every gradient step."
+    )
     alpha: float | Literal["auto"] = Field(
         "auto", description="Temperature (return per nat of entropy); auto tunes it towards `target_entropy`."
     )

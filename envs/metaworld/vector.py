@@ -44,7 +44,7 @@ class MetaworldVector(GymVectorEnv):
     """
 
     def __init__(self, venv: SyncVectorEnv | AsyncVectorEnv, protocol: MetaworldProtocol) -> None:
-        super().__init__(venv, protocol=protocol, episode_info_keys=("success",))
+        super().__init__(venv, protocol=protocol, episode_info_keys=("success", "task_index", "goal_index"))
         self._tasks = protocol.tasks
         self._turn = 0
 

@@ -197,7 +197,7 @@ def test_the_record_of_one_episode_by_hand() -> None:
 
 
 def test_successful_episodes_are_not_counted_more_often() -> None:
-    """5 envs, 5 goals, only goal 0 is solved, and ends early: the true rate is 0.2 (protocols.md 4.4, 3)."""
+    """5 envs, 5 goals, only goal 0 is solved, and ends early: the true rate is 0.2."""
 
     def first_to_finish(count: int) -> float:
         """Metaworld's ``evaluation()``: the first ``count`` episodes to end, each env repeating its goal."""

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import platform
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -14,9 +13,7 @@ from trainers import threads
 from trainers.threads import (
     choose_torch_threads,
     keep_freed_memory,
-    passive_waiting_advice,
     pick_threads,
-    prefer_passive_waiting,
     set_torch_threads,
     thread_candidates,
 )
@@ -57,7 +54,6 @@ def test_more_threads_must_be_clearly_faster(measured: dict[int, float], chosen:
 
 
 def test_the_choice_is_measured_set_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     clock, lines = Clock(monkeypatch, {1: 0.010, 2: 0.006}), list[str]()
     chosen, measured = choose_torch_threads(clock.step, [2, 1, 2], budget_seconds=0.2, log=lines.append)
     assert chosen == torch.get_num_threads() == 2
@@ -138,22 +134,6 @@ def test_set_torch_threads() -> None:
 def test_candidates(monkeypatch: pytest.MonkeyPatch, cpus: int, expected: list[int]) -> None:
     monkeypatch.setattr(threads, "available_cpus", lambda: cpus)
     assert thread_candidates() == expected
-
-
-def test_passive_waiting_is_asked_for_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert not prefer_passive_waiting()  # torch is imported: too late for this process
-    assert "OMP_WAIT_POLICY=PASSIVE" in str(passive_waiting_advice())
-    monkeypatch.delitem(sys.modules, "torch")
-    assert prefer_passive_waiting()
-    assert passive_waiting_advice() is None
-
-
-def test_the_users_own_waiting_policy_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    monkeypatch.delitem(sys.modules, "torch")
-    assert not prefer_passive_waiting()
-    assert passive_waiting_advice() is not None
 
 
 def test_keeping_freed_memory_is_asked_of_glibc_only() -> None:
