@@ -76,6 +76,7 @@ class VectorEnv(BaseVectorEnv, ABC):
         self.protocol = protocol
         self.is_async = False
         self.is_closed = False
+        self._action_shape = tuple(action_space.shape or ())
         self._all_ids = np.arange(num_envs)
         self._pending_seeds: list[int | None] = [None] * num_envs
 
@@ -212,8 +213,8 @@ class VectorEnv(BaseVectorEnv, ABC):
             ValueError: if one does not belong to the action space.
         """
         space, actions = self.single_action_space, np.asarray(action)
-        if actions.shape != (num, *(space.shape or ())):
-            raise ValueError(f"expected actions of shape {(num, *(space.shape or ()))}, got {actions.shape}")
+        if actions.shape != (num, *self._action_shape):
+            raise ValueError(f"expected actions of shape {(num, *self._action_shape)}, got {actions.shape}")
         if isinstance(space, spaces.Discrete):
             low, high = int(space.start), int(space.start + space.n) - 1
             if actions.dtype.kind not in "iu":

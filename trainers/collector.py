@@ -258,7 +258,7 @@ class OnlineCollector(BaseCollector[CollectStats]):
         self._open.add(info)
         finished: list[FinishedEpisode] = []
         ended_N = terminated_N | truncated_N
-        if ended_N.any():
+        if np.count_nonzero(ended_N):  # quicker than any()
             ended_ids = np.flatnonzero(ended_N)
             started = time.perf_counter()
             reset_obs, _ = self.venv.reset(ended_ids)

@@ -112,7 +112,7 @@ class AtariVector(VectorEnv):
         """
         ids = self._ids(id)
         actions = self._actions(action, len(ids))
-        if self._must_reset[ids].any():
+        if np.count_nonzero(self._must_reset) and self._must_reset[ids].any():
             raise RuntimeError(f"reset these games before stepping them: {ids[self._must_reset[ids]].tolist()}")
         if ids is not self._all_ids:
             listed, actions = actions, np.full(self.num_envs, NOOP)
@@ -124,12 +124,13 @@ class AtariVector(VectorEnv):
         finally:
             obs, reward, terminated, truncated, info = self._env.recv()
         was_reset = self._update_frames(info)
-        self.reset_frames[was_reset] = info["episode_frame_number"][was_reset]
         self._ready = terminated | truncated
         self._must_reset = was_reset
-        self._standing[self._ready] = obs[self._ready]
-        if was_reset.any():
+        if np.count_nonzero(self._ready):
+            self._standing[self._ready] = obs[self._ready]
+        if np.count_nonzero(was_reset):
             obs[was_reset] = info["final_obs"][was_reset]
+            self.reset_frames[was_reset] = info["episode_frame_number"][was_reset]
         self._latest = obs
         raw_reward = reward.astype(np.float32)
         if ids is not self._all_ids:
