@@ -13,7 +13,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIGS = CHECKOUT / "configs"
-PACKAGES = ("sextant", "agents", "envs", "memory", "trainers", "analysis")
+PACKAGES = ("sextant", "agents", "envs", "memory", "trainers", "analysis", "studies")
 
 
 def put_checkout_first() -> None:

@@ -91,6 +91,12 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="versions, known-bad combinations, threads, memory, devices")
     doctor.set_defaults(run=_doctor)
 
+    about_studies = commands.add_parser("study", help="re-run the runs of a claim; table, plots and page")
+    study = about_studies.add_subparsers(dest="what", required=True)
+    study_list = study.add_parser("list", help="every study with its question and scales")
+    study_list.set_defaults(run=_study_list)
+    _config_command(study, "run", "run what is missing of a study (its name, then keys)", _study, _study_keys)
+
     env = commands.add_parser("env", help="what there is to act in").add_subparsers(dest="what", required=True)
     env_list = env.add_parser("list", help="games, tasks, benchmarks and protocols")
     env_list.set_defaults(run=_env_list)
@@ -189,6 +195,21 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _study_list(options: argparse.Namespace) -> int:
+    from sextant.study import list_text
+
+    print(list_text())
+    return 0
+
+
+def _study(options: argparse.Namespace) -> int:
+    from sextant.study import read_study_config, run_study
+
+    name, *arguments = options.overrides or [""]
+    run_study(name, read_study_config(arguments))
+    return 0
+
+
 def _board(options: argparse.Namespace) -> int:
     from sextant.board import run_board
 
@@ -240,6 +261,14 @@ def _evaluate_keys(overrides: Sequence[str]) -> str:
     from sextant.help import keys_text
 
     return f"keys:\n{keys_text(EvaluateConfig, {})}"
+
+
+def _study_keys(overrides: Sequence[str]) -> str:
+    """Gives every study and every key of ``sextant study run``."""
+    from sextant.help import keys_text
+    from sextant.study import StudyConfig, list_text
+
+    return f"studies:\n{list_text()}\n\nkeys:\n{keys_text(StudyConfig, {})}"
 
 
 def _refused(message: str) -> int:

@@ -39,6 +39,7 @@ def run_compare(
     protocol: str | None = None,
     allow_mixed: bool = False,
     out: Path | None = None,
+    names: Mapping[Path, str] | None = None,
     num_resamples: int = 10_000,
     seed: int = 0,
     console: Console | None = None,
@@ -52,6 +53,7 @@ def run_compare(
         protocol: id of the protocol whose evaluations are compared; needed where runs have several.
         allow_mixed: compare results of different protocols all the same, with a warning.
         out: folder for table and plots (default: ``comparisons/<groups>``).
+        names: label of all runs below a folder; None names groups by the settings in which they differ.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
         console: for the table (default: standard output).
@@ -69,7 +71,7 @@ def run_compare(
 
     runs = [load_run(path, checkpoint, protocol) for path in find_runs(paths)]
     warnings = check_protocols(runs, allow_mixed=allow_mixed)
-    labels, legend = group_labels(runs)
+    labels, legend = group_labels(runs) if names is None else ({run.path: _named(run, names) for run in runs}, [])
     chosen = _metric(metric, runs)
     rng = np.random.default_rng(seed)
     try:
@@ -106,6 +108,10 @@ def _metric(name: str | None, runs: Sequence[ComparedRun]) -> Metric:
     if all(record.success is not None for record in records):
         return METRICS["success"]
     return METRICS["human_normalised" if len(tasks) > 1 and tasks <= RANDOM_AND_HUMAN.keys() else "return"]
+
+
+def _named(run: ComparedRun, names: Mapping[Path, str]) -> str:
+    return next(name for folder, name in names.items() if run.path.resolve().is_relative_to(folder.resolve()))
 
 
 def _scores(run: ComparedRun, group: str, metric: Metric) -> list[RunScore]:

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "agents": {"memory"},
     "trainers": {"agents", "memory", "envs"},
     "analysis": {"agents", "memory"},
+    "studies": set(PACKAGES) - {"sextant"},
     "sextant": set(PACKAGES),
 }
 ONLY_IN = {

@@ -1,0 +1,162 @@
+"""``sextant study``: runs every arm and seed of a study, compares them, and writes the page of its results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from envs.base import Strict, nearest
+from sextant.config import compose_train_config, validated
+from sextant.local_jobs import LocalJobs
+from sextant.refusal import ConfigError
+from sextant.run_dirs import RunError
+from studies import STUDIES, Scale, Study
+
+
+class StudyConfig(Strict):
+    """The keys of ``sextant study run NAME``."""
+
+    scale: Literal["smoke", "cpu", "gpu"] = Field("smoke", description="Size: smoke (a minute or two), cpu or gpu.")
+    jobs: int = Field(1, ge=1, description="Runs side by side on this machine (unit: processes).")
+    runs_dir: Path = Field(Path("runs/studies"), description="Where the runs go: runs_dir/STUDY-SCALE/ARM (path).")
+    out: Path | None = Field(
+        None, description="Folder for tables, plots and page (path); null: runs_dir/STUDY-SCALE/results."
+    )
+
+
+def read_study_config(arguments: Sequence[str]) -> StudyConfig:
+    """Reads ``key=value`` arguments.
+
+    Raises:
+        ConfigError: for an unknown key, or a value that is not allowed.
+    """
+    data: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"cannot read {argument!r}: expected key=value, such as scale=cpu")
+        data[key] = int(value) if value.isdecimal() else value
+    return validated(StudyConfig, data)
+
+
+def list_text() -> str:
+    """Gives every study with its question and scales."""
+    lines = []
+    for study in STUDIES.values():
+        lines += [f"{study.name}: {study.question}"]
+        lines += [f"  scale={name}: {_size(scale)}; {scale.takes}" for name, scale in study.scales.items()]
+    return "\n".join(lines)
+
+
+def run_study(name: str, config: StudyConfig) -> Path:
+    """Runs what is missing of a study, compares all its runs, and writes the results.
+
+    A run that was stopped goes on from its last checkpoint and one that is done is kept, so the same command given
+    again finishes a study that was cut short.
+
+    Args:
+        name: of the study.
+        config: scale, and where things go.
+
+    Returns:
+        the folder of the results.
+
+    Raises:
+        ConfigError: for an unknown study or scale, or if any run's config is refused; before anything starts.
+        RunError: if a run failed or was stopped.
+    """
+    if name not in STUDIES:
+        raise ConfigError(f"unknown study {name!r}, {nearest(name, STUDIES)}")
+    study = STUDIES[name]
+    if config.scale not in study.scales:
+        raise ConfigError(f"scale={config.scale}: study {name} has {' | '.join(study.scales)}")
+    scale = study.scales[config.scale]
+    folder = config.runs_dir / f"{name}-{config.scale}"
+    jobs = [
+        [*overrides, f"runs_dir={folder / arm.name}", "resume=auto", *_thread_share(overrides, config.jobs)]
+        for arm, _, overrides in scale.runs()
+    ]
+    for job in jobs:
+        compose_train_config(job)
+    print(f"study {name}, scale {config.scale}: {_size(scale)}; {scale.takes}", flush=True)
+    outcomes = LocalJobs(config.jobs).run(jobs)
+    if wrong := [f"  job {number}: {outcome}" for number, outcome in enumerate(outcomes) if outcome]:
+        raise RunError(
+            "\n".join([f"{len(wrong)} of {len(jobs)} runs did not finish; the same command goes on", *wrong])
+        )
+    from sextant.compare import run_compare
+
+    out = config.out or folder / "results"
+    arms = {folder / arm.name: arm.name for arm in scale.arms}
+    run_compare(list(arms), metric=study.metric, out=out, names=arms)
+    newest = max(folder.glob("*/*/*/provenance.json"), key=lambda path: path.stat().st_mtime)
+    provenance = json.loads(newest.read_text(encoding="utf-8"))["starts"][-1]
+    from trainers.run_log import write_atomically
+
+    write_atomically(out / "README.md", page(study, config.scale, (out / "table.md").read_text("utf-8"), provenance))
+    print(f"results: {out / 'README.md'}")
+    return out
+
+
+def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any]) -> str:
+    """Gives the page of a study's results.
+
+    Args:
+        study: what was asked.
+        scale_name: what was run.
+        table: of the comparison, Markdown.
+        provenance: of the last start of its newest run.
+    """
+    scale = study.scales[scale_name]
+    commit = provenance["git"]["commit"] or "unknown"
+    changed = ", with changes" if provenance["git"]["dirty"] else ""
+    versions = ", ".join(
+        f"{name} {version}" for name, version in provenance["versions"].items() if version != "missing"
+    )
+    common = " ".join(f"`{override}`" for override in scale.common)
+    arms = [f"| {arm.name} | {' '.join(f'`{override}`' for override in arm.overrides)} |" for arm in scale.arms]
+    return "\n".join(
+        [
+            f"# {study.title}",
+            "",
+            study.question,
+            "",
+            "```",
+            f"sextant study run {study.name} scale={scale_name}",
+            "```",
+            "",
+            f"{_size(scale)}; {scale.takes}. Shared settings: {common}.",
+            "",
+            "| arm | its settings |",
+            "|---|---|",
+            *arms,
+            "",
+            *table.replace("# ", "## ", 1).rstrip().split("\n"),
+            "",
+            "![scores](scores.png)",
+            "",
+            "![learning curves](curves.png)",
+            "",
+            "## How to read it",
+            "",
+            study.reading,
+            "",
+            "## Made with",
+            "",
+            f"Commit {commit}{changed}. Python {provenance['python']}, {versions}.",
+            "",
+        ]
+    )
+
+
+def _size(scale: Scale) -> str:
+    return f"{len(scale.arms)} arms x {len(scale.seeds)} seeds"
+
+
+def _thread_share(overrides: Sequence[str], jobs: int) -> list[str]:
+    """Gives runs side by side one thread each, where the study leaves the number open: measuring would be noise."""
+    return ["threads=1"] if jobs > 1 and not any(override.startswith("threads=") for override in overrides) else []

@@ -1,0 +1,11 @@
+"""One module per claim: what is run, at which scale, and how to read the table it yields.
+
+Plain data: importing this package is cheap. ``sextant study`` runs it.
+"""
+
+from studies.precision import PRECISION
+from studies.study import Arm, Scale, Study
+
+STUDIES = {study.name: study for study in (PRECISION,)}
+
+__all__ = ["STUDIES", "Arm", "Scale", "Study"]
