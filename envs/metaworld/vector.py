@@ -118,12 +118,12 @@ def _faster(make: Callable[[int, Kind], MetaworldVector], num_envs: int, log: Ca
     """Gives the faster kind of workers, measured with no more environments than there are cores to step them."""
     cores = _cores()
     at_once = min(num_envs, cores)
+    if at_once in _choices:  # said when it was made
+        return _choices[at_once]
     if at_once == 1:
+        _choices[at_once] = "sync"
         log(f"Meta-World workers: sync ({num_envs} environments on {cores} cores: nothing runs side by side)")
         return "sync"
-    if at_once in _choices:
-        log(f"Meta-World workers: {_choices[at_once]} (measured before)")
-        return _choices[at_once]
     try:
         speeds = {kind: _measure(make(at_once, kind)) for kind in KINDS}
     except (OSError, EOFError, RuntimeError, AssertionError) as error:  # no main guard, or inside a daemonic process
