@@ -63,6 +63,30 @@ def test_stacks_that_cannot_be_rebuilt_are_refused() -> None:
     assert len(replay) == 0
 
 
+def test_a_stack_that_is_wrong_in_one_row_is_found_within_some_steps() -> None:
+    space = gym.spaces.Box(0, 255, (3, 84, 84), np.uint8)
+    replay = ReplayConfig(capacity=100).build(space, DISCRETE, 1, np.random.default_rng(0), lambda line: None)
+    frames = np.random.default_rng(0).integers(1, 256, (40, 84, 84), dtype=np.uint8)
+    frames[:3] = 0
+    never, wrong = np.zeros(1, bool), 57
+    with pytest.raises(ValueError, match=r"envs \[0\]: obs_next must be obs moved on"):
+        for step in range(3, 20):
+            obs, obs_next = frames[None, step - 2 : step + 1].copy(), frames[None, step - 1 : step + 2].copy()
+            obs[:, :-1] *= step > 4
+            obs_next[:, 0] *= step > 4
+            obs_next[:, 1, wrong] = 0
+            replay.add_step(
+                obs=obs,
+                act=np.zeros(1, np.int64),
+                rew=np.zeros(1, np.float32),
+                terminated=never,
+                truncated=never,
+                obs_next=obs_next,
+                episode_over=never,
+            )
+    assert len(replay) < 10
+
+
 def test_what_is_sampled_is_the_callers_own() -> None:
     for replay in (
         fill(make_replay(DISCRETE), vector_stream(DISCRETE, 9)),
