@@ -122,8 +122,27 @@ class PPOAlgorithm(PPO):
             "value_mean": float(batch.v_s.mean()),
             "explained_variance": float(1.0 - error_B.var() / return_B.var().clamp(min=1e-12)),
             "grad_norm": float(self.optim.grad_norm),
+            **self._policy_change(batch, batch_size or len(batch)),
         }
         return stats
+
+    def _policy_change(self, batch: Any, num_samples: int) -> dict[str, float]:
+        """Measures how far the gradient steps moved the policy, on about one minibatch spread over the rollout.
+
+        Returns:
+            ``approx_kl``, an estimate of KL(old, new) in nats, and ``clip_fraction``, the share of ratios out of range.
+
+        Source: Schulman 2020, "Approximating KL divergence", estimator k3; names as in CleanRL and Stable-Baselines3.
+        """
+        sample = batch[:: max(1, len(batch) // num_samples)]
+        with torch.no_grad():
+            distribution = self.policy.dist_fn(self.policy.actor(sample.obs)[0])  # policy() would draw actions
+            log_ratio_B = distribution.log_prob(sample.act) - sample.logp_old
+            ratio_B = log_ratio_B.exp()
+            return {
+                "approx_kl": float((ratio_B - 1.0 - log_ratio_B).mean()),
+                "clip_fraction": float(((ratio_B - 1.0).abs() > self.eps_clip).float().mean()),
+            }
 
     def _postprocess_batch(self, batch: Any, buffer: ReplayBuffer, indices: np.ndarray) -> None:
         """Shows the rollout's observations to the normaliser, now that its gradient steps are done."""

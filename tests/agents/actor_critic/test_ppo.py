@@ -202,3 +202,18 @@ def test_tianshous_trainer_collector_and_buffer_drive_it(env_id: str, continuous
     )
     OnPolicyTrainer(agent.ppo, params).run()
     assert agent.ppo.num_updates == 2 * 2 * 4 and np.isfinite(agent.metrics()["loss"])
+
+
+def test_the_change_of_the_policy_is_measured() -> None:
+    still, moving = build(learning_rate=1e-30), build(learning_rate=0.5)
+    for agent in (still, moving):
+        with policy_within_training_step(agent.ppo.policy):
+            agent.ppo.update(rollout(), 8, 2)
+    assert still.metrics()["approx_kl"] == pytest.approx(0.0, abs=1e-6) and still.metrics()["clip_fraction"] == 0.0
+    assert moving.metrics()["approx_kl"] > 0.01 and moving.metrics()["clip_fraction"] > 0.1
+    replay = rollout()
+    batch, indices = replay.sample(0)
+    batch = moving.ppo._preprocess_batch(batch, replay, indices)
+    before = torch.get_rng_state()
+    moving.ppo._policy_change(batch, 8)
+    assert torch.equal(before, torch.get_rng_state())
