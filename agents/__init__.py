@@ -9,14 +9,28 @@ from pydantic import Field
 
 from agents.actor_critic.config import PPOConfig, SACConfig
 from agents.value_based.config import DQNConfig
+from agents.value_based.distributional_config import C51Config, IQNConfig, QRDQNConfig
 
 if TYPE_CHECKING:
     from agents.interface import Agent
     from agents.scripted import RandomAgent, ScriptedMetaworldAgent
 
-AgentConfig = Annotated[DQNConfig | PPOConfig | SACConfig, Field(discriminator="name")]
+AgentConfig = Annotated[
+    DQNConfig | C51Config | QRDQNConfig | IQNConfig | PPOConfig | SACConfig, Field(discriminator="name")
+]
 
-__all__ = ["Agent", "AgentConfig", "DQNConfig", "PPOConfig", "RandomAgent", "SACConfig", "ScriptedMetaworldAgent"]
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "C51Config",
+    "DQNConfig",
+    "IQNConfig",
+    "PPOConfig",
+    "QRDQNConfig",
+    "RandomAgent",
+    "SACConfig",
+    "ScriptedMetaworldAgent",
+]
 
 _LAZY = {"Agent": "interface", "RandomAgent": "scripted", "ScriptedMetaworldAgent": "scripted"}
 

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Initialization = Literal["glorot", "orthogonal", "torch"]
+from agents.pruning.config import PruningConfig
+
+Initialization = Literal["glorot", "fan_in_uniform", "orthogonal", "torch"]
 
 
 class Strict(BaseModel):
@@ -32,8 +34,19 @@ class NatureCnnConfig(Strict):
     )
     initialization: Initialization = Field(
         "glorot",
-        description="glorot: uniform Glorot, zero bias (Dopamine, jax/networks.py); orthogonal: gain sqrt(2), zero "
-        "bias (CleanRL, ppo_atari.py); torch: PyTorch's default (CleanRL, dqn_atari.py).",
+        description="glorot: uniform Glorot, zero bias (Dopamine, jax/networks.py, NatureDQNNetwork); fan_in_uniform: "
+        "uniform with variance 1 / (sqrt(3) * inputs), zero bias (the same file, RainbowNetwork); orthogonal: gain "
+        "sqrt(2), zero bias (CleanRL, ppo_atari.py); torch: PyTorch's default (CleanRL, dqn_atari.py).",
+    )
+    global_average_pooling: bool = Field(
+        False,
+        description="Whether the dense layer reads the mean of each channel over the image (64 features) instead of "
+        "every position. Source: Sokar and Castro 2025.",
+    )
+    layer_norm: bool = Field(
+        False,
+        description="Whether every layer's output is normalised over its channels, at each position, before the ReLU. "
+        "Source: Gallici et al. 2024; purejaxql, pqn_atari.py.",
     )
 
 
@@ -58,11 +71,48 @@ class ImpalaCnnConfig(Strict):
         description="Whether the dense layer is widened too (hidden_width * width), as in the Rainbow-type network of "
         "Dopamine, labs/offline_rl/jax/networks.py; its DQN-type network keeps 512.",
     )
+    global_average_pooling: bool = Field(
+        False,
+        description="Whether the dense layer reads the mean of each channel over the image (32 * width features) "
+        "instead of every position. Source: Sokar and Castro 2025.",
+    )
+    layer_norm: bool = Field(
+        False,
+        description="Whether the input of every ReLU is normalised over its channels, at each position. Sources: "
+        "Gallici et al. 2024 for the norm, He et al. 2016, figure 4e, for its place in residual blocks.",
+    )
 
     @property
     def initialization(self) -> Initialization:
         """Uniform Glorot outside of the residual blocks, as in Dopamine."""
         return "glorot"
+
+
+class MinatarCnnConfig(Strict):
+    """The network of MinAtar's authors over a 10x10 grid, `width` times as wide."""
+
+    kind: Literal["minatar_cnn"] = Field("minatar_cnn", description="Discriminator of the network union.")
+    width: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Multiplier of the 16 convolution filters and of the dense layer's 128 units. Of our own.",
+    )
+    initialization: Initialization = Field(
+        "torch",
+        description="torch: PyTorch's default (MinAtar, examples/dqn.py); glorot: uniform Glorot, zero bias, as in "
+        "Dopamine's DQN; orthogonal: gain sqrt(2), zero bias; fan_in_uniform: as in Dopamine's RainbowNetwork.",
+    )
+    global_average_pooling: bool = Field(
+        False,
+        description="Whether the dense layer reads the mean of each channel over the image (16 * width features) "
+        "instead of every position. Source: Sokar and Castro 2025.",
+    )
+    layer_norm: bool = Field(
+        False,
+        description="Whether every layer's output is normalised over its channels, at each position, before the ReLU. "
+        "Source: Gallici et al. 2024.",
+    )
 
 
 class MlpConfig(Strict):
@@ -78,14 +128,28 @@ class MlpConfig(Strict):
     initialization: Initialization = Field(
         "torch",
         description="torch: PyTorch's default (CleanRL, dqn.py and sac_continuous_action.py); orthogonal: gain "
-        "sqrt(2), zero bias (CleanRL, ppo.py); glorot: uniform Glorot, zero bias (Flax-style, as in Dopamine).",
+        "sqrt(2), zero bias (CleanRL, ppo.py); glorot: uniform Glorot, zero bias (Flax-style, as in Dopamine); "
+        "fan_in_uniform: uniform with variance 1 / (sqrt(3) * inputs), zero bias (Dopamine, RainbowNetwork).",
+    )
+    layer_norm: bool = Field(
+        False,
+        description="Whether every hidden layer's output is normalised before the activation. Source: Gallici et al. "
+        "2024.",
     )
 
 
-NetworkConfig = Annotated[NatureCnnConfig | ImpalaCnnConfig | MlpConfig, Field(discriminator="kind")]
+NetworkConfig = Annotated[NatureCnnConfig | ImpalaCnnConfig | MinatarCnnConfig | MlpConfig, Field(discriminator="kind")]
 
 
-class OffPolicyFields(Strict):
+class PrunableFields(Strict):
+    """What every learning agent can be given, whatever its loop."""
+
+    pruning: PruningConfig | None = Field(
+        None, description="Sparse training (docs/pruning.md), such as agent.pruning.sparsity=0.9. null trains densely."
+    )
+
+
+class OffPolicyFields(PrunableFields):
     """The loop of an agent that learns from a replay: how often it updates, on how much, and from when on."""
 
     batch_size: int = Field(32, ge=1, description="Transitions per gradient step.")
@@ -103,7 +167,7 @@ class OffPolicyFields(Strict):
     )
 
 
-class OnPolicyFields(Strict):
+class OnPolicyFields(PrunableFields):
     """The loop of an agent that learns from fresh rollouts."""
 
     rollout_steps: int = Field(128, ge=2, description="Env steps per environment between two updates.")

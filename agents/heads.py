@@ -1,15 +1,21 @@
 """Networks as Tianshou calls them: a body and a head, `forward(obs, state, info) -> (output, state)`.
 
-Legend: B batch, A actions (number of discrete ones, or dimensions of a continuous one), F features, D observation.
+Also the layers that heads of action values are made of; `agents.value_based.q_networks` puts those together.
+
+Legend: B batch, A actions (number of discrete ones, or dimensions of a continuous one), F features, D observation,
+K numbers per action, I and O inputs and outputs of a layer.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from agents.base_config import Initialization
 from agents.networks import Body, initialize
@@ -159,3 +165,71 @@ class ActionValueNetwork(nn.Module):
         inputs = [to_tensor(part, device).to(torch.float32) for part in (obs, action)]
         values_B1: Tensor = self.head(self.body(torch.cat(inputs, dim=-1)))
         return values_B1
+
+
+class NoisyLinear(nn.Module):
+    """A dense layer with factorised Gaussian noise on its weights, and without where none was drawn.
+
+    Args:
+        num_inputs: I.
+        num_outputs: O.
+        sigma: initial deviation of every weight and bias times sqrt(I); 0.5 in the paper, 0.1 in Dopamine.
+
+    Source: Fortunato et al. 2018, equations 8 to 11 and section 3.2; Dopamine, jax/networks.py, NoisyNetwork.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int, sigma: float = 0.5) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(num_inputs)
+        self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_outputs).uniform_(-bound, bound))
+        self.weight_sigma = nn.Parameter(torch.full((num_outputs, num_inputs), sigma * bound))
+        self.bias_sigma = nn.Parameter(torch.full((num_outputs,), sigma * bound))
+        self._noise: tuple[Tensor, Tensor] | None = None
+
+    def draw(self, rng: np.random.Generator) -> None:
+        """Draws the noise of the forwards until `forget`."""
+        num_outputs, num_inputs = self.weight.shape
+        normal = rng.standard_normal(num_inputs + num_outputs, dtype=np.float32)
+        scaled = to_tensor(np.sign(normal) * np.sqrt(np.abs(normal)), self.weight.device).to(self.weight.dtype)
+        self._noise = (scaled[:num_inputs], scaled[num_inputs:])
+
+    def forget(self) -> None:
+        """Returns to the mean weights."""
+        self._noise = None
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        """Gives BO."""
+        if self._noise is None:
+            return functional.linear(x_BI, self.weight, self.bias)
+        noise_I, noise_O = self._noise
+        weight_OI = torch.addcmul(self.weight, self.weight_sigma, noise_O.unsqueeze(1) * noise_I)
+        return functional.linear(x_BI, weight_OI, torch.addcmul(self.bias, self.bias_sigma, noise_O))
+
+
+class DuelingHead(nn.Module):
+    """Adds a value of the state to advantages whose mean over the actions is taken off, for each of K numbers.
+
+    Args:
+        make_layer: makes a dense layer of (inputs, outputs).
+        num_features: F.
+        num_actions: A.
+        num_outputs: K.
+
+    Source: Wang et al. 2016, equation 9. Differs: both are linear in the same features, without hidden layers of their
+    own, as in Dopamine, jax/networks.py, FullRainbowNetwork.
+    """
+
+    def __init__(
+        self, make_layer: Callable[[int, int], nn.Module], num_features: int, num_actions: int, num_outputs: int = 1
+    ) -> None:
+        super().__init__()
+        self.num_actions = num_actions
+        self.advantage = make_layer(num_features, num_actions * num_outputs)
+        self.value = make_layer(num_features, num_outputs)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Gives B(A*K), action by action."""
+        advantage_BAK = self.advantage(features_BF).unflatten(1, (self.num_actions, -1))
+        value_B1K = self.value(features_BF).unsqueeze(1)
+        return (value_B1K + advantage_BAK - advantage_BAK.mean(dim=1, keepdim=True)).flatten(1)

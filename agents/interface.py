@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tianshou.algorithm.algorithm_base import Algorithm, TrainingStats
     from tianshou.data import ReplayBuffer
 
+    from agents.pruning.pruner import Pruner
+
 State: TypeAlias = Any  # recurrent state of N rows, explicit and owned by the caller; None for feed-forward agents
 
 
@@ -54,6 +56,7 @@ class Agent(ABC):
         self.device = torch.device(device)
         self.env_steps = 0
         self._algorithm = algorithm
+        self.pruner: Pruner | None = None  # see agents.pruning.PruningConfig.attach
 
     @property
     def algorithm(self) -> Algorithm[Any, Any]:
@@ -134,8 +137,8 @@ class Agent(ABC):
         self.env_steps = env_steps
 
     def metrics(self) -> dict[str, float]:
-        """Gives the current value of each schedule, and the last reported learning metrics."""
-        return {}
+        """Gives the current value of each schedule, the last reported learning metrics, and sparsities if pruned."""
+        return {} if self.pruner is None else self.pruner.metrics()
 
     # State
 
@@ -176,18 +179,25 @@ class Agent(ABC):
         return {
             "optimizers": [plain(optimizer.state_dict()) for optimizer in self._optimizers()],
             "lr_schedulers": [plain(scheduler.state_dict()) for scheduler in self._algorithm.lr_schedulers],
+            **({} if self.pruner is None else {"pruner": self.pruner.tensors()}),
         }
 
     def counters(self) -> dict[str, Any]:
         """Gives everything else a resumed agent needs, as JSON: generator state, env steps, update counts."""
-        return {"rng": self.rng.bit_generator.state, "env_steps": self.env_steps}
+        return {
+            "rng": self.rng.bit_generator.state,
+            "env_steps": self.env_steps,
+            **({} if self.pruner is None else {"pruner": self.pruner.counters()}),
+        }
 
     def load_training_state(self, optimizer_state: Mapping[str, Any], counters: Mapping[str, Any]) -> None:
         """Restores what `optimizer_state` and `counters` gave. Call `load_weights` too; neither argument is changed.
 
         Raises:
-            ValueError: if the numbers of optimizers or schedulers differ.
+            ValueError: if the numbers of optimizers or schedulers differ, or only one of state and agent is pruned.
         """
+        if ("pruner" in counters) != (self.pruner is not None):
+            raise ValueError("a pruned agent's training state needs a pruner, and an unpruned one's needs none")
         if self._algorithm is not None:
             pairs: tuple[tuple[str, Sequence[Any]], ...] = (
                 ("optimizers", self._optimizers()),
@@ -199,6 +209,8 @@ class Agent(ABC):
                     raise ValueError(f"the checkpoint holds {len(saved)} {name}, this agent has {len(targets)}")
                 for target, state in zip(targets, saved, strict=True):
                     target.load_state_dict(copy.deepcopy(state))  # torch would keep the caller's tensors as its own
+        if self.pruner is not None:
+            self.pruner.load(optimizer_state["pruner"], counters["pruner"])
         self.rng.bit_generator.state = counters["rng"]
         self.set_env_steps(counters["env_steps"])
 

@@ -2,13 +2,14 @@
 
 Termination is folded into the discount, so nothing here has a `done` flag.
 
-Legend: B batch, N steps of a window, A actions.
+Legend: B batch, N steps of a window or quantiles, M quantiles of a target, A actions, K atoms of a distribution.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def td_target(return_B: Tensor, discount_B: Tensor, next_value_B: Tensor) -> Tensor:
@@ -76,3 +77,81 @@ def weighted_mean(loss_B: Tensor, weight_B: Tensor | None) -> Tensor:
     Source: Schaul et al. 2016, algorithm 1, line 12. The mean is over the batch, not over the weights.
     """
     return loss_B.mean() if weight_B is None else (loss_B * weight_B).mean()
+
+
+def project_distribution(support_BK: Tensor, prob_BK: Tensor, atoms_K: Tensor) -> Tensor:
+    """Moves probability from shifted atoms to the fixed ones, each share split between its two neighbours.
+
+    Args:
+        support_BK: where the probability lies, e.g. `td_target` of the atoms; values beyond the ends count at the ends.
+        prob_BK: how much lies there.
+        atoms_K: the fixed atoms, evenly spaced and rising, at least two.
+
+    Returns:
+        probabilities BK of the fixed atoms; each row sums to what it summed to before.
+
+    Source: Bellemare et al. 2017, equation 7.
+    """
+    spacing = (atoms_K[-1] - atoms_K[0]) / (len(atoms_K) - 1)
+    clipped_BK = support_BK.clamp(atoms_K[0], atoms_K[-1])
+    share_BKK = (1 - (clipped_BK.unsqueeze(1) - atoms_K.view(1, -1, 1)).abs() / spacing).clamp(0, 1)
+    return (share_BKK @ prob_BK.unsqueeze(2)).squeeze(2)
+
+
+def cross_entropy(target_prob_BK: Tensor, logit_BK: Tensor) -> Tensor:
+    """Gives the cross-entropy B of predicted logits under target probabilities.
+
+    Source: Bellemare et al. 2017, algorithm 1; Dopamine, jax/losses.py, softmax_cross_entropy_loss_with_logits.
+    """
+    return -(target_prob_BK * functional.log_softmax(logit_BK, dim=1)).sum(dim=1)
+
+
+def quantile_huber(quantile_BN: Tensor, target_BM: Tensor, tau_BN: Tensor, kappa: float = 1.0) -> Tensor:
+    """Gives the quantile Huber loss B: the sum over predicted quantiles of the mean over the target's samples.
+
+    Args:
+        quantile_BN: predicted values at the fractions `tau_BN`.
+        target_BM: samples of the target distribution.
+        tau_BN: fractions in (0, 1); a single row serves the whole batch.
+        kappa: error from which the loss is linear, > 0 (units of return).
+    Source: Dabney et al. 2018 (QR-DQN), equation 10, divided by kappa as in Dabney et al. 2018 (IQN), equation 3.
+    """
+    error_BNM = target_BM.unsqueeze(1) - quantile_BN.unsqueeze(2)
+    side_BNM = (tau_BN.unsqueeze(2) - (error_BNM.detach() < 0).to(tau_BN.dtype)).abs()
+    return (side_BNM * huber_error(error_BNM, kappa)).mean(dim=2).sum(dim=1) / kappa
+
+
+def scaled_log_policy(q_BA: Tensor, temperature: float) -> Tensor:
+    """Gives temperature * log softmax(q / temperature), BA. Source: Vieillard et al. 2020, equation 2 (tau ln pi)."""
+    return temperature * functional.log_softmax(q_BA / temperature, dim=1)
+
+
+def munchausen_bonus(
+    q_BA: Tensor, action_B1: Tensor, *, alpha: float, temperature: float, smallest_log_policy: float
+) -> Tensor:
+    """Gives what is added to the reward B: the scaled log-probability of the action that was taken.
+
+    Args:
+        q_BA: values of the observation under the target network.
+        action_B1: actions taken.
+        alpha: factor of the term, in [0, 1].
+        temperature: of the softmax policy, > 0 (units of return).
+        smallest_log_policy: the scaled log-probability is clipped to [smallest_log_policy, 0].
+    Source: Vieillard et al. 2020, equations 2 and section 3 (clipping); Google Research, munchausen_rl/agents/m_iqn.py.
+    """
+    log_policy_B = scaled_log_policy(q_BA, temperature).gather(1, action_B1).squeeze(1)
+    return alpha * log_policy_B.clamp(smallest_log_policy, 0.0)
+
+
+def soft_quantiles(quantile_BAM: Tensor, q_BA: Tensor, temperature: float) -> Tensor:
+    """Gives quantiles BM of the soft value: the policy's mean over actions of quantile minus scaled log-policy.
+
+    Args:
+        quantile_BAM: quantiles of every action's return after the transition.
+        q_BA: values that define the softmax policy.
+        temperature: of that policy, > 0 (units of return).
+    Source: Vieillard et al. 2020, equation 2, per quantile as in Google Research, munchausen_rl/agents/m_iqn.py.
+    """
+    log_policy_BA = scaled_log_policy(q_BA, temperature)
+    policy_BA1 = functional.softmax(q_BA / temperature, dim=1).unsqueeze(2)
+    return (policy_BA1 * (quantile_BAM - log_policy_BA.unsqueeze(2))).sum(dim=1)

@@ -19,11 +19,18 @@ import gymnasium
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from agents.base_config import ImpalaCnnConfig, Initialization, MlpConfig, NatureCnnConfig
+from agents.base_config import (
+    ImpalaCnnConfig,
+    Initialization,
+    MinatarCnnConfig,
+    MlpConfig,
+    NatureCnnConfig,
+    NetworkConfig,
+)
 
 IMPALA_CHANNELS = (16, 32, 32)  # Espeholt et al. 2018, figure 3
+NORM_EPS = 1e-6  # Flax's default; PyTorch's is 1e-5
 TRUNCATED_NORMAL_STD = 0.87962566103423978  # std of a unit normal cut at +-2 (Flax, nn.initializers.variance_scaling)
 
 
@@ -41,14 +48,20 @@ def initialize(module: nn.Module, initialization: Initialization, gain: float = 
 
     Args:
         module: a layer with `weight` and `bias`.
-        initialization: glorot (uniform, zero bias), orthogonal (times `gain`, zero bias) or torch (left as built).
+        initialization: glorot (uniform), fan_in_uniform (uniform with variance 1 / (sqrt(3) * inputs)), orthogonal
+            (times `gain`), all three with zero bias; or torch (left as built).
         gain: factor of the orthogonal initialisation.
+
+    Source: of fan_in_uniform: Dopamine, jax/networks.py, RainbowNetwork.
     """
     assert isinstance(module, nn.Linear | nn.Conv2d)
     if initialization == "torch":
         return
     if initialization == "glorot":
         nn.init.xavier_uniform_(module.weight)
+    elif initialization == "fan_in_uniform":
+        bound = math.sqrt(math.sqrt(3.0) / module.weight[0].numel())  # a uniform variable's variance is bound^2 / 3
+        nn.init.uniform_(module.weight, -bound, bound)
     else:
         nn.init.orthogonal_(module.weight, gain)
     assert module.bias is not None
@@ -105,12 +118,43 @@ class Body(nn.Module):
         return features_BF.float()
 
 
-class ResidualBlock(nn.Module):
-    """Adds ReLU, 3x3 convolution, ReLU, 3x3 convolution to its input."""
+class ChannelNorm(nn.LayerNorm):
+    """Normalises the channels of each position, then scales and shifts each channel; BCHW in and out.
+
+    Source: Gallici et al. 2024; purejaxql, pqn_atari.py, where Flax's LayerNorm takes the last axis of BHWC images.
+    Differs from CleanRL's pqn_atari_envpool.py, which normalises over CHW with a scale for each entry.
+    """
 
     def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=NORM_EPS)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Gives the normalised images; their channels stay innermost in memory."""
+        return super().forward(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class GlobalAveragePool(nn.Module):
+    """Gives the mean BC of each channel over the positions of BCHW images. Source: Sokar and Castro 2025."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Gives the means BC."""
+        return x_BCHW.mean(dim=(2, 3))
+
+
+class ResidualBlock(nn.Module):
+    """Adds ReLU, 3x3 convolution, ReLU, 3x3 convolution to its input.
+
+    With `layer_norm` each ReLU sees normalised channels, and the input that is added does not: the full pre-activation
+    of He et al. 2016 (Identity Mappings in Deep Residual Networks), figure 4e, with another norm.
+    """
+
+    def __init__(self, channels: int, *, layer_norm: bool = False) -> None:
         super().__init__()
+        self.norm1 = ChannelNorm(channels) if layer_norm else nn.Identity()
+        self.relu1 = nn.ReLU(inplace=layer_norm)  # in place it would change the input that is added
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = ChannelNorm(channels) if layer_norm else nn.Identity()
+        self.relu2 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         for conv in (self.conv1, self.conv2):
             lecun_normal_(conv.weight)
@@ -119,14 +163,17 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gives the block's output, same shape as its input."""
-        y_BCHW = self.conv1(functional.relu(x_BCHW))
-        return x_BCHW + self.conv2(functional.relu_(y_BCHW))
+        y_BCHW = self.conv1(self.relu1(self.norm1(x_BCHW)))
+        z_BCHW: Tensor = self.conv2(self.relu2(self.norm2(y_BCHW)))
+        return x_BCHW + z_BCHW
 
 
 class ImpalaStack(nn.Module):
     """One IMPALA stack: 3x3 convolution, 3x3 max-pooling of stride 2 with SAME padding, two residual blocks."""
 
-    def __init__(self, channels_in: int, channels_out: int, height: int, width: int) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, height: int, width: int, *, layer_norm: bool = False
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         initialize(self.conv, "glorot")
@@ -139,8 +186,8 @@ class ImpalaStack(nn.Module):
         else:
             pads = (*same_padding(width, 3, 2), *same_padding(height, 3, 2))
             self.pool = nn.Sequential(nn.ConstantPad2d(pads, -math.inf), nn.MaxPool2d(3, stride=2))
-        self.block1 = ResidualBlock(channels_out)
-        self.block2 = ResidualBlock(channels_out)
+        self.block1 = ResidualBlock(channels_out, layer_norm=layer_norm)
+        self.block2 = ResidualBlock(channels_out, layer_norm=layer_norm)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Gives the stack's output, half as high and wide (rounded up)."""
@@ -168,6 +215,8 @@ def nature_cnn(config: NatureCnnConfig, shape: tuple[int, int, int]) -> tuple[nn
         conv = nn.Conv2d(channels, filters, kernel, stride, padding=(top, left) if symmetric else 0)
         initialize(conv, config.initialization, math.sqrt(2))
         layers[f"conv{index}"] = conv
+        if config.layer_norm:
+            layers[f"norm{index}"] = ChannelNorm(filters)
         layers[f"relu{index}"] = nn.ReLU(inplace=True)
         sizes = [(sizes[0] + top + bottom - kernel) // stride + 1, (sizes[1] + left + right - kernel) // stride + 1]
         channels = filters
@@ -175,9 +224,13 @@ def nature_cnn(config: NatureCnnConfig, shape: tuple[int, int, int]) -> tuple[nn
             raise ValueError(
                 f"{shape[1]}x{shape[2]} images are too small for the Nature CNN (padding={config.padding})"
             )
-    hidden = nn.Linear(channels * sizes[0] * sizes[1], config.hidden_width)
+    _flatten(layers, config.global_average_pooling)
+    hidden = nn.Linear(channels * (1 if config.global_average_pooling else math.prod(sizes)), config.hidden_width)
     initialize(hidden, config.initialization, math.sqrt(2))
-    layers.update(flatten=nn.Flatten(), hidden=hidden, relu=nn.ReLU(inplace=True))
+    layers["hidden"] = hidden
+    if config.layer_norm:
+        layers["norm"] = nn.LayerNorm(config.hidden_width, eps=NORM_EPS)
+    layers["relu"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers), config.hidden_width
 
 
@@ -191,13 +244,60 @@ def impala_cnn(config: ImpalaCnnConfig, shape: tuple[int, int, int]) -> tuple[nn
     channels, height, width = shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, base in enumerate(IMPALA_CHANNELS, start=1):
-        layers[f"stack{index}"] = ImpalaStack(channels, base * config.width, height, width)
+        stack = ImpalaStack(channels, base * config.width, height, width, layer_norm=config.layer_norm)
+        layers[f"stack{index}"] = stack
         channels, height, width = base * config.width, math.ceil(height / 2), math.ceil(width / 2)
     num_features = config.hidden_width * (config.width if config.widen_hidden else 1)
-    hidden = nn.Linear(channels * height * width, num_features)
+    if config.layer_norm:
+        layers["norm1"] = ChannelNorm(channels)
+    layers["relu1"] = nn.ReLU()
+    _flatten(layers, config.global_average_pooling)
+    hidden = nn.Linear(channels * (1 if config.global_average_pooling else height * width), num_features)
     initialize(hidden, "glorot")
-    layers.update(relu1=nn.ReLU(), flatten=nn.Flatten(), hidden=hidden, relu2=nn.ReLU(inplace=True))
+    layers["hidden"] = hidden
+    if config.layer_norm:
+        layers["norm2"] = nn.LayerNorm(num_features, eps=NORM_EPS)
+    layers["relu2"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers), num_features
+
+
+def _flatten(layers: OrderedDict[str, nn.Module], global_average_pooling: bool) -> None:
+    """Adds what makes vectors of images: the mean of each channel, or every entry, channels outermost."""
+    if global_average_pooling:
+        layers["pool"] = GlobalAveragePool()
+    else:
+        layers["flatten"] = nn.Flatten()
+
+
+def minatar_cnn(config: MinatarCnnConfig, shape: tuple[int, int, int]) -> tuple[nn.Sequential, int]:
+    """Builds MinAtar's network for images CHW and gives it with its number of features, 128 times the width.
+
+    One 3x3 convolution of stride 1 without padding, one dense layer, a ReLU after each.
+
+    Source: Young and Tian 2019; kenjyoung/MinAtar, examples/dqn.py, QNetwork. Differs: the width.
+
+    Raises:
+        ValueError: if the images are smaller than the kernel.
+    """
+    channels, height, width = shape
+    if min(height, width) < 3:
+        raise ValueError(f"{height}x{width} images are too small for network.kind=minatar_cnn")
+    filters, units = 16 * config.width, 128 * config.width
+    conv = nn.Conv2d(channels, filters, 3)
+    positions = 1 if config.global_average_pooling else (height - 2) * (width - 2)
+    hidden = nn.Linear(filters * positions, units)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
+    if config.layer_norm:
+        layers["norm1"] = ChannelNorm(filters)
+    layers["relu1"] = nn.ReLU(inplace=True)
+    _flatten(layers, config.global_average_pooling)
+    layers["hidden"] = hidden
+    if config.layer_norm:
+        layers["norm"] = nn.LayerNorm(units, eps=NORM_EPS)
+    layers["relu"] = nn.ReLU(inplace=True)
+    for layer in (conv, hidden):
+        initialize(layer, config.initialization, math.sqrt(2))
+    return nn.Sequential(layers), units
 
 
 def mlp(config: MlpConfig, num_inputs: int) -> tuple[nn.Sequential, int]:
@@ -207,13 +307,14 @@ def mlp(config: MlpConfig, num_inputs: int) -> tuple[nn.Sequential, int]:
     for width in config.hidden_widths:
         linear = nn.Linear(num_inputs, width)
         initialize(linear, config.initialization, math.sqrt(2))
-        layers += [linear, activation()]
+        norm = [nn.LayerNorm(width, eps=NORM_EPS)] if config.layer_norm else []
+        layers += [linear, *norm, activation()]
         num_inputs = width
     return nn.Sequential(*layers), num_inputs
 
 
 def build_body(
-    config: NatureCnnConfig | ImpalaCnnConfig | MlpConfig,
+    config: NetworkConfig,
     observation_space: gymnasium.Space[Any],
     *,
     precision: torch.dtype = torch.float32,
@@ -245,5 +346,10 @@ def build_body(
             f"network.kind={config.kind} takes uint8 images (channels, height, width), but these observations have "
             f"shape {shape} and dtype {observation_space.dtype}: use mlp"
         )
-    build = nature_cnn(config, shape) if isinstance(config, NatureCnnConfig) else impala_cnn(config, shape)
+    if isinstance(config, NatureCnnConfig):
+        build = nature_cnn(config, shape)
+    elif isinstance(config, ImpalaCnnConfig):
+        build = impala_cnn(config, shape)
+    else:
+        build = minatar_cnn(config, shape)
     return Body(*build, pixels=True, precision=precision)

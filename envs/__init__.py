@@ -1,4 +1,4 @@
-"""Everything that steps: Atari, Meta-World and classic environments under named, hashed protocols."""
+"""Everything that steps: Atari, Meta-World, MinAtar and classic environments under named, hashed protocols."""
 
 from typing import Annotated
 
@@ -8,7 +8,8 @@ from envs.atari.config import AtariConfig
 from envs.base import EpisodeSpec
 from envs.classic.config import ClassicConfig
 from envs.metaworld.config import MetaworldConfig
+from envs.minatar.config import MinatarConfig
 
-EnvConfig = Annotated[AtariConfig | MetaworldConfig | ClassicConfig, Field(discriminator="name")]
+EnvConfig = Annotated[AtariConfig | MetaworldConfig | MinatarConfig | ClassicConfig, Field(discriminator="name")]
 
-__all__ = ["AtariConfig", "ClassicConfig", "EnvConfig", "EpisodeSpec", "MetaworldConfig"]
+__all__ = ["AtariConfig", "ClassicConfig", "EnvConfig", "EpisodeSpec", "MetaworldConfig", "MinatarConfig"]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from memory.replay import Replay
 
 MAX_STACK = 16
-"""More leading entries than this are taken for an image side, not for a stack of frames."""
+"""More leading entries than this are taken for an image side, not for a stack of frames. In smaller images than this,
+such as MinAtar's 10x10 grids, they are taken for channels, unless single frames are asked for."""
 SCALAR_BYTES = 8 + 3
 """Per transition: reward (float64, as Tianshou keeps it), and the terminated, truncated and done flags."""
 FRAME_BYTES = 1 + 4
@@ -43,7 +44,7 @@ class ReplayConfig(BaseModel):
         "auto",
         description="How observations are kept. single: the newest frame of a stack (stack, height, width), stacks are "
         "rebuilt on sampling (7,056 bytes per Atari transition); full: obs and obs_next as they come (56,448); auto: "
-        "single for uint8 stacks of at most 16 frames.",
+        "single for uint8 stacks of at most 16 frames, each side above 16 pixels.",
     )
     prioritised: bool = Field(False, description="Sample in proportion to priority. Source: Schaul et al. 2016.")
     alpha: float = Field(
@@ -94,7 +95,8 @@ class ReplayConfig(BaseModel):
             raise ValueError(
                 f"frames='single' needs observations (stack <= {MAX_STACK}, height, width), not {obs_shape}"
             )
-        return is_stack and (self.frames == "single" or (self.frames == "auto" and obs_itemsize == 1))
+        frame_like = is_stack and obs_itemsize == 1 and min(obs_shape[1:]) > MAX_STACK
+        return self.frames == "single" or (self.frames == "auto" and frame_like)
 
     def slots_per_env(self, obs_shape: tuple[int, ...], obs_itemsize: int, num_envs: int) -> int:
         """Gives the ring length of each env: its share of the capacity, plus one stack where frames are single."""

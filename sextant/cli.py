@@ -71,6 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     _config_command(commands, "evaluate", "roll out a trained agent under a named protocol", _evaluate, _evaluate_keys)
 
+    export = _config_command(commands, "export", "write a trained network to use elsewhere", _export, _export_keys)
+    export.add_argument("--sparse", action="store_true", help="the weights without their zeros, as safetensors")
+    export.add_argument("--onnx", action="store_true", help="the network as ONNX, checked against PyTorch")
+
     compare = commands.add_parser("compare", help="table and plot of several runs, with intervals")
     compare.add_argument("runs", nargs="+", type=Path, help="run directories")
     compare.add_argument(
@@ -181,6 +185,16 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from sextant.export_config import read_export_config
+
+    config = read_export_config(options.overrides)
+    from sextant.export import run_export
+
+    run_export(config.run, checkpoint=config.checkpoint, out=config.out, sparse=options.sparse, onnx=options.onnx)
+    return 0
+
+
 def _compare(options: argparse.Namespace) -> int:
     from sextant.compare import run_compare
 
@@ -269,6 +283,14 @@ def _study_keys(overrides: Sequence[str]) -> str:
     from sextant.study import StudyConfig, list_text
 
     return f"studies:\n{list_text()}\n\nkeys:\n{keys_text(StudyConfig, {})}"
+
+
+def _export_keys(overrides: Sequence[str]) -> str:
+    """Gives every key of ``sextant export``."""
+    from sextant.export_config import ExportConfig
+    from sextant.help import keys_text
+
+    return f"keys:\n{keys_text(ExportConfig, {})}"
 
 
 def _refused(message: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from agents import AgentConfig
-from envs import AtariConfig, EnvConfig, MetaworldConfig
+from envs import AtariConfig, EnvConfig, MetaworldConfig, MinatarConfig
 from trainers.config import TrainerConfig, env_steps_per_training_step
 
 Observations = Literal["images", "vectors"]
@@ -27,13 +27,16 @@ KNOWN_SPACES: dict[str, tuple[Observations, Actions]] = {
 }
 """Spaces of the classic environments that people use most (a test compares them with the environments)."""
 
-ACTIONS_OF_AGENT: dict[str, Actions] = {"dqn": "discrete", "sac": "box"}
+ACTIONS_OF_AGENT: dict[str, Actions] = {
+    **dict.fromkeys(("dqn", "c51", "qr_dqn", "iqn"), "discrete"),
+    "sac": "box",
+}
 """Agents that can only act in one kind of action space."""
 
 
 def spaces_of(env: EnvConfig) -> tuple[Observations, Actions] | None:
     """Gives the kinds of an environment's observations and actions, or None where they are not known beforehand."""
-    if isinstance(env, AtariConfig):
+    if isinstance(env, AtariConfig | MinatarConfig):
         return "images", "discrete"
     if isinstance(env, MetaworldConfig):
         return "vectors", "box"
@@ -76,15 +79,21 @@ def _agent_against_spaces(agent: Any, env: EnvConfig, observations: Observations
             f"choose {'sac or ppo' if actions == 'box' else 'dqn or ppo'}"
         )
     network = getattr(agent.network, "kind", None)
-    if observations == "vectors" and network in ("nature_cnn", "impala_cnn"):
+    if observations == "vectors" and network in ("nature_cnn", "impala_cnn", "minatar_cnn"):
         found.append(
             f"agent.network.kind={network} reads images, but {env.env_id} gives vectors: use agent.network.kind=mlp"
         )
     if observations == "images" and network == "mlp":
         found.append(
-            f"agent.network.kind=mlp reads vectors, but {env.env_id} gives images: use agent.network.kind=nature_cnn"
+            f"agent.network.kind=mlp reads vectors, but {env.env_id} gives images: use agent.network.kind="
+            + ("minatar_cnn" if isinstance(env, MinatarConfig) else "nature_cnn")
         )
     replay = getattr(agent, "replay", None)
+    if isinstance(env, MinatarConfig) and replay is not None and replay.frames == "single":
+        found.append(
+            f"agent.replay.frames=single needs stacked images, but {env.env_id} gives a channel per kind of object: "
+            "use auto or full"
+        )
     if observations == "vectors" and replay is not None and replay.frames == "single":
         found.append(
             f"agent.replay.frames=single needs stacked images, but {env.env_id} gives vectors: use auto or full"

@@ -10,6 +10,7 @@ from envs.atari.games import game_names
 from envs.atari.presets import ATARI_PRESETS
 from envs.classic.config import OURS, USUAL
 from envs.metaworld.tasks import ALL_TASKS, BENCHMARKS
+from envs.minatar.config import GAMES as MINATAR_GAMES
 
 if TYPE_CHECKING:
     from sextant.config import TrainConfig
@@ -26,6 +27,7 @@ def env_list_text() -> str:
             _section("Atari protocols: env.protocol=NAME", ATARI_PRESETS),
             _section(f"Meta-World, {len(tasks)} tasks: env=metaworld env.task=NAME", tasks),
             _section("Meta-World benchmarks: env.benchmark=NAME", ["single", "MT1", "ML1", *BENCHMARKS]),
+            _section(f"MinAtar, {len(MINATAR_GAMES)} games: env=minatar env.game=NAME", MINATAR_GAMES),
             _section("Classic: env=classic env.id=NAME (or any registered gymnasium id)", [*USUAL, *OURS]),
         ]
     )

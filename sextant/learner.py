@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,36 @@ def build_learner(
     spaces = (venv.single_observation_space, venv.single_action_space)
     seed_global_rngs(seeds)
     agent = agent_config.build(*spaces, device=config.device, seed=seeds.sequence("agent"))
+    if agent_config.pruning is not None:
+        steps = total_gradient_steps(agent_config, len(venv), config.trainer.total_env_steps)
+        agent_config.pruning.attach(agent, total_gradient_steps=steps, seed=seeds.sequence("pruning"))
     if agent.kind == "off_policy":
         replay_config = agent_config.replay
     else:
         replay_config = ReplayConfig(capacity=agent_config.rollout_steps * len(venv), frames="full")
     replay = replay_config.build(*spaces, num_envs=len(venv), rng=seeds.generator("replay"), log=say)
     return agent, replay
+
+
+def total_gradient_steps(agent_config: Any, num_envs: int, total_env_steps: int) -> int:
+    """Gives the gradient steps of a whole run, exactly as the training session will make them.
+
+    Args:
+        agent_config: of a learning agent.
+        num_envs: parallel envs.
+        total_env_steps: length of the run.
+    Raises:
+        ValueError: if the replay ratio fits no whole number of gradient steps.
+    """
+    from trainers.config import env_steps_per_training_step
+
+    if agent_config.kind == "on_policy":
+        transitions = agent_config.rollout_steps * num_envs
+        minibatches = max(1, transitions // agent_config.minibatch_size)  # the last one takes in what is left over
+        return math.ceil(total_env_steps / transitions) * agent_config.num_epochs * minibatches
+    step = env_steps_per_training_step(agent_config.replay_ratio, num_envs)
+    rounds = math.ceil(total_env_steps / step) - math.ceil(agent_config.learning_starts / step)
+    return max(0, rounds) * round(agent_config.replay_ratio * step)
 
 
 def settled(config: TrainConfig, venv: VectorEnv, say: Callable[[str], None]) -> TrainConfig:

@@ -29,7 +29,7 @@ def run_name(run_dir: Path) -> str:
 
 def new_run_dir(config: TrainConfig) -> Path:
     """Makes a directory that no other run has: ``<runs>/<agent>-<env>/<seed>-<time>``."""
-    folder = config.runs_dir / f"{config.agent.label}-{config.env.env_id}"
+    folder = _folder(config)
     folder.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for number in itertools.count(1):
@@ -38,6 +38,13 @@ def new_run_dir(config: TrainConfig) -> Path:
             candidate.mkdir()
             break
     return candidate
+
+
+def _folder(config: TrainConfig) -> Path:
+    """Gives the folder of all runs of an agent, pruned in a certain way or not, on an env."""
+    pruning = config.agent.pruning
+    sparse = "" if pruning is None else "pruned_" if pruning.method == "magnitude" else f"{pruning.method}_"
+    return config.runs_dir / f"{sparse}{config.agent.label}-{config.env.env_id}"
 
 
 def remove_if_empty(run_dir: Path) -> None:
@@ -54,7 +61,7 @@ def find_run(config: TrainConfig) -> Path | None:
     from sextant.config import load_run_config
 
     wanted = _identity(config)
-    folder = config.runs_dir / f"{config.agent.label}-{config.env.env_id}"
+    folder = _folder(config)
     for path in sorted(folder.glob(f"{config.seed}-*/config.yaml"), reverse=True):
         try:
             saved = _identity(load_run_config(path.parent))

@@ -4,8 +4,9 @@ Plain data: importing this package is cheap. ``sextant study`` runs it.
 """
 
 from studies.precision import PRECISION
+from studies.pruning import PRUNING
 from studies.study import Arm, Scale, Study
 
-STUDIES = {study.name: study for study in (PRECISION,)}
+STUDIES = {study.name: study for study in (PRECISION, PRUNING)}
 
 __all__ = ["STUDIES", "Arm", "Scale", "Study"]

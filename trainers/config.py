@@ -54,6 +54,13 @@ class TrainerConfig(BaseModel):
         ge=50,
         description="Points written per curve over the run (unit: points; at least 50, so short runs show a curve).",
     )
+    diagnostics_every_env_steps: int | None = Field(
+        None,
+        ge=0,
+        description="Period of the diagnostics of value-based agents (unit: env steps), each at the next log point "
+        "and at the end; null: a twentieth of the run, at least 5,000; 0: never. They do not change the training "
+        "(docs/runs.md).",
+    )
     videos_per_evaluation: int = Field(
         0,
         ge=0,
@@ -75,6 +82,12 @@ class TrainerConfig(BaseModel):
         """Env steps between two evaluations; 0 for none but the last."""
         period = self.evaluate_every_env_steps
         return self.checkpoint_every_env_steps if period is None else period
+
+    @property
+    def diagnostics_period(self) -> int:
+        """Env steps between two diagnostics; 0 for none."""
+        period = self.diagnostics_every_env_steps
+        return max(5_000, self.total_env_steps // 20) if period is None else period
 
     @property
     def interval_env_steps(self) -> int:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from agents.diagnostics import filter_image, first_filters, measure
 from trainers.collector import FinishedEpisode, OnlineCollector
 from trainers.episodes import EpisodeRecord
 from trainers.progress import Progress, Status
 from trainers.run_log import START
 from trainers.run_state import RunState
-from trainers.seeding import Seeds, global_rng_state, seed_global_rngs, set_global_rng_state
+from trainers.seeding import Seeds, global_rng_state, isolated_rngs, seed_global_rngs, set_global_rng_state
 from trainers.speed import Counts, Stopwatch
 from trainers.stopping import stop_on_signals
 from trainers.tianshou_runs import Hooks, OffPolicyRun, OnPolicyRun
@@ -263,11 +264,35 @@ class TrainingSession:
         values: dict[str, float | int] = {"updates": state.updates, "episodes": state.episodes}
         values |= state.training_metrics()
         values |= {f"agent/{name}": value for name, value in self.agent.metrics().items()}
+        if self._diagnostics_due():
+            values |= self._diagnose()
         self.log.point(state.env_steps, {**values, **extra})
         period = self._point_period()
         state.next_point = (state.env_steps // period + 1) * period
         self.log.speed(state.env_steps, speed)
         self._stopwatch.mark(self._counts())
+
+    def _diagnostics_due(self) -> bool:
+        """Whether this is the last point, or the first at or after a multiple of the period.
+
+        Told from the multiples of the log period alone, which a resumed run passes at the same env steps.
+        """
+        period, log_period = self.config.diagnostics_period, self._point_period()
+        if self.state.env_steps >= self.config.total_env_steps:
+            return bool(period)
+        before = self.state.next_point - log_period
+        now = self.state.env_steps // log_period * log_period
+        return bool(period) and now // period > before // period
+
+    def _diagnose(self) -> dict[str, float]:
+        """Measures a value-based agent, and draws its first filters; training goes on as if it had not been done."""
+        env_steps = self.state.env_steps
+        self._show("diagnostics")
+        with isolated_rngs(self.seeds.integer("diagnostics", env_steps)):
+            values = measure(self.agent, self.replay, self.seeds.generator("diagnostics", env_steps))
+        if (filters := first_filters(self.agent)) is not None:
+            self.log.image("diagnostics/first_filters", filter_image(filters), env_steps)
+        return {f"diagnostics/{name}": value for name, value in values.items()}
 
     def _mark_time(self) -> None:
         self._stopwatch.mark(self._counts())

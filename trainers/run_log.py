@@ -135,6 +135,16 @@ class RunLog:
         for name, value in values.items():
             self.tensorboard.add_scalar(f"speed/{name}", value, env_steps)
 
+    def image(self, name: str, image: np.ndarray, env_steps: int) -> None:
+        """Puts an image on TensorBoard's Images page.
+
+        Args:
+            name: its tag.
+            image: uint8 RGB, height x width x 3.
+            env_steps: of its slider.
+        """
+        self.tensorboard.add_image(name, image, env_steps, dataformats="HWC")
+
     def text(self, name: str, text: str) -> None:
         """Puts a text (the resolved config) on TensorBoard's Text page."""
         self.tensorboard.add_text(name, text, 0)

@@ -192,7 +192,7 @@ class PPOAgent(Agent):
 
     def metrics(self) -> dict[str, float]:
         """Gives the learning rate and the last update's losses, entropy, explained variance and gradient norm."""
-        return {"learning_rate": self.learning_rate, **self.ppo.last_stats}
+        return {**super().metrics(), "learning_rate": self.learning_rate, **self.ppo.last_stats}
 
     def counters(self) -> dict[str, Any]:
         """Gives the base counters, the gradient steps taken, and the running deviation of returns."""

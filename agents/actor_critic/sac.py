@@ -156,7 +156,7 @@ class SACAgent(Agent):
 
     def metrics(self) -> dict[str, float]:
         """Gives the learning rate and the last report: losses, mean target, temperature, the actor's gradient norm."""
-        return {"learning_rate": self.config.actor_learning_rate, **self.sac.last_stats}
+        return {**super().metrics(), "learning_rate": self.config.actor_learning_rate, **self.sac.last_stats}
 
     def counters(self) -> dict[str, Any]:
         """Gives the base counters and the gradient steps taken."""

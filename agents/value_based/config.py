@@ -1,8 +1,8 @@
-"""Config of DQN and Double DQN. The defaults are Dopamine's JAX DQN."""
+"""Configs of what all agents on action values share, and of DQN and Double DQN. The defaults are Dopamine's JAX DQN."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,31 +15,50 @@ if TYPE_CHECKING:
 
     from agents.value_based.dqn import DQNAgent
 
+NOISY_SIGMA = 0.5
 
-class DQNConfig(OffPolicyFields):
-    """Deep Q-learning, optionally with double estimation.
 
-    Source: Dopamine, jax/agents/dqn/configs/dqn.gin and jax/agents/dqn/dqn_agent.py, unless a field says otherwise.
+class ValueBasedFields(OffPolicyFields):
+    """The fields of every agent that learns action values and acts epsilon-greedily on them.
+
+    Source: Dopamine, jax/agents/dqn/configs/dqn.gin, unless a field says otherwise.
     """
 
     kind: ClassVar[Literal["off_policy"]] = "off_policy"
 
-    name: Literal["dqn"] = Field("dqn", description="Discriminator of the agent union.")
     network: NetworkConfig = Field(NatureCnnConfig(), description="Network from observations to action values.")
     double: bool = Field(
         False,
         description="Whether the online network chooses the action whose target value is bootstrapped. "
         "Source: van Hasselt et al. 2016.",
     )
+    dueling: bool = Field(
+        False,
+        description="Whether the head adds a state value to advantages, both linear in the network's features. "
+        "Source: Wang et al. 2016; Dopamine, jax/networks.py, FullRainbowNetwork.",
+    )
+    noisy: bool = Field(
+        False,
+        description="Whether all dense layers carry learned noise, redrawn for every forward of an update and every "
+        "exploring step; greedy actions use the mean weights. Source: Fortunato et al. 2018.",
+    )
+    noisy_sigma: float = Field(
+        NOISY_SIGMA,
+        gt=0,
+        le=10,
+        description="Initial deviation of that noise times sqrt(inputs of the layer). Source: Fortunato et al. 2018, "
+        "section 3.2; Dopamine's jax/networks.py has 0.1.",
+    )
+    augmentation: Literal["none", "drq"] = Field(
+        "none",
+        description="drq: the images of every update are shifted by up to 4 pixels each way and scaled in intensity. "
+        "Source: Kostrikov et al. 2021; Dopamine, labs/atari_100k.",
+    )
     replay: ReplayConfig = Field(
         ReplayConfig(), description="Replay memory; Dopamine keeps 1,000,000 transitions, sampled uniformly."
     )
     learning_rate: float = Field(6.25e-5, gt=0, le=1, description="Adam's step size.")
     adam_eps: float = Field(1.5e-4, gt=0, le=1, description="Adam's epsilon, outside the square root.")
-    loss: Literal["mse", "huber"] = Field(
-        "mse", description="Loss of the TD error; importance weights apply to both. Dopamine's JAX DQN trains with mse."
-    )
-    huber_delta: float = Field(1.0, gt=0, description="Error from which the Huber loss is linear (units of return).")
     target_update_period: int = Field(
         2000,
         ge=1,
@@ -58,20 +77,43 @@ class DQNConfig(OffPolicyFields):
     )
 
     @model_validator(mode="after")
-    def _no_contradictions(self) -> DQNConfig:
+    def _no_contradictions(self) -> Self:
         if self.epsilon_final > self.epsilon_initial:
             raise ValueError(f"epsilon_final={self.epsilon_final} lies above epsilon_initial={self.epsilon_initial}")
-        if self.loss == "mse" and "huber_delta" in self.model_fields_set and self.huber_delta != 1.0:
-            raise ValueError(f"huber_delta={self.huber_delta} has no effect with loss=mse: set loss=huber")
         if isinstance(self.network, MlpConfig) and self.precision != "fp32":
             raise ValueError("precision=bf16 needs a convolutional network, not network.kind=mlp")
+        if isinstance(self.network, MlpConfig) and self.augmentation != "none":
+            raise ValueError(f"augmentation={self.augmentation} needs a convolutional network, not network.kind=mlp")
+        if not self.noisy and self.noisy_sigma != NOISY_SIGMA:
+            raise ValueError(f"noisy_sigma={self.noisy_sigma} has no effect with noisy=false")
         if self.replay.capacity < self.batch_size:
             raise ValueError(f"replay.capacity={self.replay.capacity} is smaller than batch_size={self.batch_size}")
+        return self
+
+
+class DQNConfig(ValueBasedFields):
+    """Deep Q-learning, optionally with double estimation.
+
+    Source: Dopamine, jax/agents/dqn/configs/dqn.gin and jax/agents/dqn/dqn_agent.py, unless a field says otherwise.
+    """
+
+    name: Literal["dqn"] = Field("dqn", description="Discriminator of the agent union.")
+    loss: Literal["mse", "huber"] = Field(
+        "mse", description="Loss of the TD error; importance weights apply to both. Dopamine's JAX DQN trains with mse."
+    )
+    huber_delta: float = Field(1.0, gt=0, description="Error from which the Huber loss is linear (units of return).")
+
+    @model_validator(mode="after")
+    def _no_idle_delta(self) -> Self:
+        if self.loss == "mse" and "huber_delta" in self.model_fields_set and self.huber_delta != 1.0:
+            raise ValueError(f"huber_delta={self.huber_delta} has no effect with loss=mse: set loss=huber")
         return self
 
     @property
     def label(self) -> str:
         """Short name for directories and tables."""
+        if self.augmentation == "drq":
+            return "drq"
         return "double_dqn" if self.double else "dqn"
 
     def build(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from agents import AgentConfig, DQNConfig, PPOConfig, SACConfig
+from agents import AgentConfig, C51Config, DQNConfig, IQNConfig, PPOConfig, QRDQNConfig, SACConfig
 from agents.base_config import MlpConfig, NatureCnnConfig
 from memory import ReplayConfig
 
@@ -20,6 +20,7 @@ def test_importing_configs_loads_nothing_heavy() -> None:
     code = (
         "import sys, agents, agents.base_config, agents.actor_critic.config, agents.value_based.config\n"
         "agents.DQNConfig(), agents.PPOConfig(), agents.SACConfig()\n"
+        "agents.C51Config(), agents.QRDQNConfig(), agents.IQNConfig()\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -59,6 +60,17 @@ def test_dqn_defaults_are_dopamines() -> None:
         ({"name": "dqn", "network": {"kind": "mlp", "padding": "same"}}, "padding"),
         ({"name": "dqn", "network": {"kind": "mlp", "hidden_widths": []}}, "hidden_widths"),
         ({"name": "dqn", "replay": {"capacity": 10}}, "replay.capacity=10 is smaller than batch_size=32"),
+        ({"name": "dqn", "noisy_sigma": 0.1}, "noisy_sigma=0.1 has no effect with noisy=false"),
+        ({"name": "dqn", "network": {"kind": "mlp"}, "augmentation": "drq"}, "augmentation=drq needs a convolutional"),
+        ({"name": "c51", "value_min": 3.0, "value_max": 3.0}, "value_min=3.0 is not below value_max=3.0"),
+        ({"name": "c51", "num_atoms": 1}, "num_atoms"),
+        ({"name": "c51", "epsilon_initial": 0.005}, "epsilon_final=0.01 lies above epsilon_initial=0.005"),
+        ({"name": "qr_dqn", "num_quantiles": 0}, "num_quantiles"),
+        ({"name": "qr_dqn", "kappa": 0.0}, "kappa"),
+        ({"name": "iqn", "munchausen_alpha": 0.5}, "munchausen_alpha=0.5 has no effect with munchausen=false"),
+        ({"name": "iqn", "munchausen_clip": 0.5}, "munchausen_clip"),
+        ({"name": "iqn", "munchausen": True, "double": True}, "double=true has no effect with munchausen=true"),
+        ({"name": "iqn", "network": {"kind": "mlp", "hidden_widths": [8]}}, r"hidden_widths=\[8\]: iqn needs two"),
         ({"name": "ppo", "normalize_observations": True}, "normalize_observations=true is for vectors"),
         ({"name": "ppo", "network": {"kind": "mlp"}, "precision": "bf16"}, "convolutional"),
         ({"name": "ppo", "minibatch_size": 1}, "minibatch_size"),
@@ -77,7 +89,9 @@ def test_senseless_configs_are_refused_by_name_and_value(given: dict[str, Any], 
 @pytest.mark.parametrize(
     ("config", "action_space", "message"),
     [
-        (DQNConfig(network=MlpConfig()), gymnasium.spaces.Box(-1, 1, (2,)), "DQN needs a discrete"),
+        (DQNConfig(network=MlpConfig()), gymnasium.spaces.Box(-1, 1, (2,)), "need a discrete"),
+        (C51Config(network=MlpConfig()), gymnasium.spaces.Box(-1, 1, (2,)), "need a discrete"),
+        (QRDQNConfig(), gymnasium.spaces.Discrete(2), "nature_cnn takes uint8 images"),
         (SACConfig(), gymnasium.spaces.Discrete(2), "Box of one dimension"),
         (SACConfig(), gymnasium.spaces.Box(-np.inf, np.inf, (2,)), "finite action bounds"),
         (PPOConfig(network=MlpConfig()), gymnasium.spaces.MultiDiscrete([2, 2]), "Box of one dimension"),
@@ -90,11 +104,21 @@ def test_spaces_that_do_not_fit_are_refused(config: Any, action_space: gymnasium
         config.build(space, action_space, device="cpu", seed=np.random.SeedSequence(0))
 
 
-def test_labels_name_the_algorithm() -> None:
-    assert [DQNConfig().label, DQNConfig(double=True).label, PPOConfig().label, SACConfig().label] == [
-        "dqn",
-        "double_dqn",
-        "ppo",
-        "sac",
-    ]
-    assert ReplayConfig(capacity=64).capacity == 64
+@pytest.mark.parametrize(
+    ("config", "label"),
+    [
+        (DQNConfig(), "dqn"),
+        (DQNConfig(double=True), "double_dqn"),
+        (DQNConfig(double=True, augmentation="drq"), "drq"),
+        (C51Config(), "c51"),
+        (C51Config(replay=ReplayConfig(prioritised=True)), "rainbow"),
+        (C51Config(replay=ReplayConfig(prioritised=True), double=True, dueling=True, noisy=True), "der"),
+        (QRDQNConfig(), "qr_dqn"),
+        (IQNConfig(), "iqn"),
+        (IQNConfig(munchausen=True), "munchausen_iqn"),
+        (PPOConfig(), "ppo"),
+        (SACConfig(), "sac"),
+    ],
+)
+def test_labels_name_the_algorithm(config: Any, label: str) -> None:
+    assert config.label == label

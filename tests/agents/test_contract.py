@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from tianshou.algorithm.algorithm_base import TrainingStats
 from tianshou.utils.torch_utils import policy_within_training_step
 
-from agents import AgentConfig, DQNConfig, PPOConfig, SACConfig
+from agents import AgentConfig, C51Config, DQNConfig, IQNConfig, PPOConfig, QRDQNConfig, SACConfig
 from agents.base_config import ImpalaCnnConfig, MlpConfig, NatureCnnConfig
 from agents.interface import Agent
 from memory import ReplayConfig
@@ -27,6 +27,9 @@ NUM_ENVS, STEPS = 4, 8
 SMALL: dict[str, Any] = {"replay": ReplayConfig(capacity=200), "batch_size": 16, "metrics_period": 3}
 MLP = MlpConfig(hidden_widths=(16,))
 CNN = NatureCnnConfig(hidden_width=16)
+PRIORITISED: dict[str, Any] = {**SMALL, "replay": ReplayConfig(capacity=200, prioritised=True)}
+FRACTIONS: dict[str, Any] = {"num_fractions": 8, "num_target_fractions": 8, "num_acting_fractions": 4}
+DEEPER = MlpConfig(hidden_widths=(16, 16))
 ROLLOUT: dict[str, Any] = {"rollout_steps": STEPS, "minibatch_size": 8}
 
 
@@ -42,10 +45,25 @@ CASES = {
     "double_dqn_pixels": Case(DQNConfig(network=CNN, double=True, n_step=3, loss="huber", **SMALL), PIXELS, DISCRETE),
     "dqn_bf16": Case(DQNConfig(network=CNN, precision="bf16", learning_rate=1e-3, **SMALL), PIXELS, DISCRETE),
     "dqn_impala": Case(DQNConfig(network=ImpalaCnnConfig(hidden_width=16), **SMALL), PIXELS, DISCRETE),
-    "dqn_prioritised": Case(
-        DQNConfig(network=MLP, learning_rate=1e-2, **{**SMALL, "replay": ReplayConfig(capacity=200, prioritised=True)}),
-        VECTOR,
+    "dqn_prioritised": Case(DQNConfig(network=MLP, learning_rate=1e-2, **PRIORITISED), VECTOR, DISCRETE),
+    "drq": Case(
+        DQNConfig(network=CNN, double=True, dueling=True, augmentation="drq", target_update_period=1, **SMALL),
+        PIXELS,
         DISCRETE,
+    ),
+    "c51": Case(C51Config(network=MLP, target_update_period=2, **SMALL), VECTOR, DISCRETE),
+    "rainbow_pixels": Case(C51Config(network=CNN, n_step=3, **PRIORITISED), PIXELS, DISCRETE),
+    "der_pixels": Case(
+        C51Config(network=CNN, n_step=3, double=True, dueling=True, noisy=True, **PRIORITISED), PIXELS, DISCRETE
+    ),
+    "noisy_bf16": Case(DQNConfig(network=CNN, noisy=True, precision="bf16", **SMALL), PIXELS, DISCRETE),
+    "qr_dqn": Case(QRDQNConfig(network=MLP, num_quantiles=8, learning_rate=1e-2, **PRIORITISED), VECTOR, DISCRETE),
+    "iqn": Case(IQNConfig(network=DEEPER, double=True, learning_rate=1e-2, **FRACTIONS, **SMALL), VECTOR, DISCRETE),
+    "munchausen_iqn_pixels": Case(
+        IQNConfig(network=CNN, munchausen=True, precision="bf16", **FRACTIONS, **SMALL), PIXELS, DISCRETE
+    ),
+    "noisy_dueling_iqn": Case(
+        IQNConfig(network=DEEPER, noisy=True, dueling=True, learning_rate=1e-2, **FRACTIONS, **SMALL), VECTOR, DISCRETE
     ),
     "ppo": Case(PPOConfig(network=MLP, shared_body=False, learning_rate_decay=1000, **ROLLOUT), VECTOR, DISCRETE),
     "ppo_pixels": Case(PPOConfig(network=CNN, **ROLLOUT), PIXELS, DISCRETE),
@@ -173,8 +191,9 @@ def test_exploring_draws_from_the_agents_generator_alone(case: Case) -> None:
 def test_updates_lower_the_loss_on_a_fixed_batch(case: Case) -> None:
     off_policy_vector = case.observation_space is VECTOR and case.config.kind == "off_policy"
     rates = dict.fromkeys(("learning_rate", "critic_learning_rate"), 1e-2 if off_policy_vector else 1e-3)
-    changes = {"gamma": 0.0, **{name: rate for name, rate in rates.items() if name in type(case.config).model_fields}}
-    case = replace(case, config=case.config.model_copy(update=changes))  # without bootstrapping, targets stay put
+    wanted = {"gamma": 0.0, "augmentation": "none", **rates}  # without bootstrapping, targets stay put
+    changes = {name: value for name, value in wanted.items() if name in type(case.config).model_fields}
+    case = replace(case, config=case.config.model_copy(update=changes))
     agent = build(case)
     replay = filled_replay(case, agent)
     losses = []

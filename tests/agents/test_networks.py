@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from agents.base_config import ImpalaCnnConfig, MlpConfig, NatureCnnConfig
+from agents.base_config import ImpalaCnnConfig, MinatarCnnConfig, MlpConfig, NatureCnnConfig
 from agents.heads import GaussianActor, HeadedNetwork, SharedBody, ValueNetwork, to_tensor
-from agents.networks import ImpalaStack, build_body, lecun_normal_, same_padding
+from agents.networks import ChannelNorm, GlobalAveragePool, ImpalaStack, build_body, lecun_normal_, same_padding
 
 PIXELS = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
 VECTOR = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -39,6 +39,11 @@ def random_pixels(batch: int = 2) -> torch.Tensor:
         (ImpalaCnnConfig(), 3872, 2_082_880),
         (ImpalaCnnConfig(width=3), 11616, 6_823_104),
         (ImpalaCnnConfig(width=5), 19360, 12_337_472),
+        (NatureCnnConfig(global_average_pooling=True), 64, 4_045_824 - (7744 - 64) * 512),
+        (ImpalaCnnConfig(global_average_pooling=True), 32, 2_082_880 - (3872 - 32) * 512),
+        (ImpalaCnnConfig(width=5, global_average_pooling=True), 160, 12_337_472 - (19360 - 160) * 512),
+        (NatureCnnConfig(layer_norm=True), 7744, 4_045_824),
+        (ImpalaCnnConfig(width=3, layer_norm=True), 11616, 6_823_104),
     ],
 )
 def test_flatten_sizes_and_prunable_weights(config: Any, features_in: int, prunable: int) -> None:
@@ -51,8 +56,100 @@ def test_flatten_sizes_and_prunable_weights(config: Any, features_in: int, pruna
     assert q_BA.shape == (2, 6) and q_BA.dtype == torch.float32 and state is None
 
 
+GRID = gymnasium.spaces.Box(0, 255, (4, 10, 10), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("config", "features_in", "prunable"),
+    [
+        (MinatarCnnConfig(), 1024, 16 * 4 * 9 + 1024 * 128 + 128 * 6),
+        (MinatarCnnConfig(width=4), 4096, 64 * 4 * 9 + 4096 * 512 + 512 * 6),
+        (MinatarCnnConfig(global_average_pooling=True), 16, 16 * 4 * 9 + 16 * 128 + 128 * 6),
+        (MinatarCnnConfig(width=2, layer_norm=True), 2048, 32 * 4 * 9 + 2048 * 256 + 256 * 6),
+    ],
+)
+def test_minatars_network_and_its_widths(config: MinatarCnnConfig, features_in: int, prunable: int) -> None:
+    """Source: kenjyoung/MinAtar, examples/dqn.py: 16 filters of 3x3 over 10x10, then 128 units."""
+    network = HeadedNetwork(build_body(config, GRID), 6, config.initialization)
+    hidden: Any = network.body.layers.hidden
+    assert (hidden.in_features, hidden.out_features) == (features_in, 128 * config.width)
+    assert num_prunable(network) == prunable
+    obs = torch.randint(0, 256, (2, 4, 10, 10), dtype=torch.uint8)
+    q_BA, _ = network(obs)
+    assert q_BA.shape == (2, 6) and q_BA.dtype == torch.float32
+
+
+def test_minatars_network_is_its_authors() -> None:
+    network = HeadedNetwork(build_body(MinatarCnnConfig(), GRID), 6, "torch")
+    layers: Any = network.body.layers
+    obs = torch.randint(0, 256, (3, 4, 10, 10), dtype=torch.uint8)
+    features = functional.relu(functional.conv2d(obs / 255.0, layers.conv.weight, layers.conv.bias))
+    features = functional.relu(layers.hidden(features.flatten(1)))
+    torch.testing.assert_close(network(obs)[0], network.head(features))
+
+
+def test_minatars_network_needs_three_pixels() -> None:
+    with pytest.raises(ValueError, match=r"2x10 images are too small for network\.kind=minatar_cnn"):
+        build_body(MinatarCnnConfig(), gymnasium.spaces.Box(0, 255, (4, 2, 10), np.uint8))
+
+
 def test_a_widened_dense_layer_is_an_option() -> None:
     assert q_network(ImpalaCnnConfig(width=2, widen_hidden=True)).head.in_features == 1024
+
+
+@pytest.mark.parametrize(
+    ("config", "norms"),
+    [
+        (NatureCnnConfig(layer_norm=True), [32, 64, 64, 512]),
+        # in each stack two blocks of two, then the one after the stacks, then that of the dense layer
+        (ImpalaCnnConfig(width=2, layer_norm=True), [32] * 4 + [64] * 4 + [64] * 4 + [64, 512]),
+    ],
+)
+def test_layer_norm_adds_a_scale_and_a_shift_for_each_channel(config: Any, norms: list[int]) -> None:
+    plain = q_network(config.model_copy(update={"layer_norm": False}))
+    normed = q_network(config)
+    assert [m.normalized_shape[0] for m in normed.modules() if isinstance(m, nn.LayerNorm)] == norms
+    difference = sum(p.numel() for p in normed.parameters()) - sum(p.numel() for p in plain.parameters())
+    assert difference == 2 * sum(norms)
+    assert all(m.eps == 1e-6 for m in normed.modules() if isinstance(m, nn.LayerNorm))
+
+
+@pytest.mark.parametrize("config", [NatureCnnConfig(layer_norm=True), ImpalaCnnConfig(layer_norm=True)])
+def test_every_relu_sees_normalised_channels(config: Any) -> None:
+    network = q_network(config)
+    means: list[torch.Tensor] = []
+    for module in network.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0].detach().mean(dim=1)))
+    network(random_pixels())
+    assert len(means) == sum(isinstance(module, nn.LayerNorm) for module in network.modules())
+    for mean in means:
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-5, rtol=0)
+
+
+def test_channel_norm_equals_the_formula() -> None:
+    norm = ChannelNorm(3)
+    x = torch.randn(2, 3, 4, 5)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        norm.bias.copy_(torch.tensor([0.5, 0.0, -0.5]))
+    centred = x - x.mean(dim=1, keepdim=True)
+    expected = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
+    expected = expected * torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1) + torch.tensor([0.5, 0.0, -0.5]).view(
+        1, 3, 1, 1
+    )
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_layer_norm_of_a_perceptron_stands_before_the_activation() -> None:
+    layers = build_body(MlpConfig(hidden_widths=(5, 7), layer_norm=True), VECTOR).layers
+    kinds = [type(layer) for layer in layers.children()]
+    assert kinds == [nn.Linear, nn.LayerNorm, nn.ReLU] * 2
+
+
+def test_global_average_pooling_gives_the_mean_of_each_channel() -> None:
+    x = torch.arange(12.0).reshape(1, 2, 2, 3)
+    assert GlobalAveragePool()(x).tolist() == [[2.5, 8.5]]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +212,17 @@ def test_initialisation_bounds() -> None:
     assert float(weight.abs().max()) <= 2 * math.sqrt(1 / 144) / 0.8796
 
 
+def test_fan_in_uniform_is_dopamines_variance_scaling() -> None:
+    """scale = 1 / sqrt(3), mode fan_in, uniform: a bound of sqrt(3 * scale / fan_in)."""
+    network = q_network(NatureCnnConfig(initialization="fan_in_uniform"))
+    fans = {"conv1": 256, "conv2": 512, "conv3": 576, "hidden": 7744}
+    for name, layer in (*network.body.layers.named_children(), ("head", network.head)):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            bound = math.sqrt(3 / math.sqrt(3) / fans.get(name, 512))
+            assert 0.95 * bound < float(layer.weight.detach().abs().max()) <= bound
+            assert layer.bias is not None and not layer.bias.any()
+
+
 def test_pixels_are_divided_by_255_exactly_once() -> None:
     network = q_network(NatureCnnConfig())
     seen: list[torch.Tensor] = []
@@ -126,21 +234,31 @@ def test_pixels_are_divided_by_255_exactly_once() -> None:
     assert int(pixels.max()) == 255
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("config", [NatureCnnConfig(), ImpalaCnnConfig()])
-def test_images_and_weights_have_channels_innermost(config: Any) -> None:
-    body = build_body(config, PIXELS)
+def test_images_and_weights_have_channels_innermost(config: Any, layer_norm: bool) -> None:
+    body = build_body(config.model_copy(update={"layer_norm": layer_norm}), PIXELS)
     layers = body.layers
     seen: list[torch.Tensor] = []
     layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for module in layers.modules():
-        if isinstance(module, nn.Conv2d):
-            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+        if isinstance(module, nn.Conv2d | ChannelNorm):
+            if isinstance(module, nn.Conv2d):
+                assert module.weight.is_contiguous(memory_format=torch.channels_last)
             module.register_forward_hook(lambda module, inputs, output: seen.append(output))
     body(random_pixels())
     assert len(seen) > 3 and all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
 
 
-@pytest.mark.parametrize("config", [NatureCnnConfig(), ImpalaCnnConfig()])
+@pytest.mark.parametrize(
+    "config",
+    [
+        NatureCnnConfig(),
+        ImpalaCnnConfig(),
+        NatureCnnConfig(layer_norm=True),
+        ImpalaCnnConfig(layer_norm=True, global_average_pooling=True),
+    ],
+)
 def test_bfloat16_is_close_and_leaves_parameters_and_head_in_float32(config: Any) -> None:
     exact, rounded = q_network(config), q_network(config, precision=torch.bfloat16)
     q_BA = rounded(random_pixels())[0]
@@ -155,7 +273,8 @@ def test_bfloat16_is_close_and_leaves_parameters_and_head_in_float32(config: Any
 
 def test_images_of_other_sizes_build_too() -> None:
     space = gymnasium.spaces.Box(0, 255, (2, 40, 44), np.uint8)
-    for config in (NatureCnnConfig(), NatureCnnConfig(padding="valid"), ImpalaCnnConfig()):
+    pooled = (NatureCnnConfig(global_average_pooling=True), ImpalaCnnConfig(global_average_pooling=True))
+    for config in (NatureCnnConfig(), NatureCnnConfig(padding="valid"), ImpalaCnnConfig(), *pooled):
         assert build_body(config, space)(torch.zeros(1, 2, 40, 44, dtype=torch.uint8)).shape == (1, 512)
 
 

@@ -154,3 +154,10 @@ def test_importing_memory_is_light() -> None:
     code = f"import memory, memory.config, sys; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_small_grids_of_channels_are_kept_whole_unless_asked() -> None:
+    grid = gym.spaces.Box(0, 255, (4, 10, 10), np.uint8)
+    assert isinstance(build(ReplayConfig(capacity=80), grid), TransitionReplay)
+    assert isinstance(build(ReplayConfig(capacity=80, frames="single"), grid), FrameReplay)
+    assert isinstance(build(ReplayConfig(capacity=80), ATARI), FrameReplay)

@@ -33,7 +33,8 @@ DISCRETE, BOX = gym.spaces.Discrete(4), gym.spaces.Box(-1, 1, (2,), np.float32)
 
 
 def make_replay(action_space: Any, observation_space: Any = OBSERVATION, seed: int = 0, **settings: Any) -> Replay:
-    config = ReplayConfig(**{"capacity": NUM_ENVS * STEPS, **settings})
+    frames = "single" if len(observation_space.shape) == 3 else "full"
+    config = ReplayConfig(**{"capacity": NUM_ENVS * STEPS, "frames": frames, **settings})
     return config.build(observation_space, action_space, NUM_ENVS, np.random.default_rng(seed), lambda _: None)
 
 

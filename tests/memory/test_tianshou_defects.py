@@ -31,7 +31,7 @@ STACKS = gym.spaces.Box(0, 255, (3, *FRAME), np.uint8)
 
 def one_env(stack: int = 3, **settings: Any) -> Replay:
     space = gym.spaces.Box(0, 255, (stack, *FRAME), np.uint8)
-    config = ReplayConfig(**{"capacity": 10, **settings})
+    config = ReplayConfig(**{"capacity": 10, "frames": "single", **settings})
     return config.build(space, DISCRETE, 1, np.random.default_rng(0), lambda _: None)
 
 

@@ -113,7 +113,7 @@ def test_unknown_command_or_option(arguments, capsys):
 def test_train_help_lists_presets_and_every_key(capsys):
     assert main(["train", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "agent=      double_dqn, dqn" in shown
+    assert "double_dqn, dqn" in shown and "sac_metaworld" in shown
     assert "agent.learning_rate=6.25e-05  [float > 0, <= 1]" in shown
     assert "Adam's step size." in shown
 

@@ -29,7 +29,7 @@ def test_expand_sweep_is_the_product():
 
 def test_expand_sweep_of_ranges_and_globs():
     assert expand_sweep(["seed=range(3)"]) == [["seed=0"], ["seed=1"], ["seed=2"]]
-    assert expand_sweep(["agent=glob(*dqn)"]) == [["agent=double_dqn"], ["agent=dqn"]]
+    assert expand_sweep(["agent=glob(sac*)"]) == [["agent=sac"], ["agent=sac_metaworld"]]
 
 
 def test_glob_without_a_match():

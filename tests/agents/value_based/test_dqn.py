@@ -14,6 +14,7 @@ from tianshou.trainer import OffPolicyTrainer, OffPolicyTrainerParams
 from tianshou.utils.torch_utils import policy_within_training_step
 
 from agents.base_config import MlpConfig, NatureCnnConfig
+from agents.value_based.agent import ValueAgent
 from agents.value_based.config import DQNConfig
 from agents.value_based.dqn import DQNAgent, DQNTrainingStats, linear_decay
 from memory import ReplayConfig
@@ -32,7 +33,7 @@ def build(
     return DQNConfig(**config).build(space, actions, device="cpu", seed=np.random.SeedSequence(seed))
 
 
-def filled(agent: DQNAgent, steps: int = 12, num_envs: int = 2) -> Replay:
+def filled(agent: ValueAgent, steps: int = 12, num_envs: int = 2) -> Replay:
     rng = np.random.default_rng(0)
     replay = agent.config.replay.build(SPACE, ACTIONS, num_envs, np.random.default_rng(1), lambda line: None)
     obs = rng.standard_normal((num_envs, 3), dtype=np.float32)
@@ -52,9 +53,9 @@ def filled(agent: DQNAgent, steps: int = 12, num_envs: int = 2) -> Replay:
     return replay
 
 
-def update(agent: DQNAgent, buffer: ReplayBuffer, size: int = 4) -> DQNTrainingStats:
-    with policy_within_training_step(agent.dqn.policy):
-        stats = agent.dqn.update(buffer, size)
+def update(agent: ValueAgent, buffer: ReplayBuffer, size: int = 4) -> DQNTrainingStats:
+    with policy_within_training_step(agent.learner.policy):
+        stats = agent.learner.update(buffer, size)
     assert isinstance(stats, DQNTrainingStats)
     return stats
 
@@ -124,7 +125,9 @@ def test_truncations_bootstrap_and_terminations_do_not() -> None:
         for parameters in (agent.dqn.policy.model.parameters(), agent.dqn.target.parameters()):
             for parameter in parameters:
                 torch.nn.init.zeros_(parameter)
-        torch.nn.init.constant_(agent.dqn.target.head.bias, 7.0)
+        head = agent.dqn.target.head
+        assert isinstance(head, torch.nn.Linear)
+        torch.nn.init.constant_(head.bias, 7.0)
         replay = config.build(SPACE, ACTIONS, 1, np.random.default_rng(0), lambda line: None)
         replay.add_step(
             obs=np.zeros((1, 3), np.float32),
@@ -270,7 +273,7 @@ def test_bfloat16_learns_nearly_what_float32_learns_and_keeps_the_targets_number
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.1)
     exact, rounded = agents
     assert {p.dtype for p in rounded.dqn.policy.parameters()} == {torch.float32}
-    assert rounded.dqn.target.head.weight.dtype == torch.float32
+    assert {p.dtype for p in rounded.dqn.target.head.parameters()} == {torch.float32}
     obs_tensor = torch.from_numpy(obs)
     with torch.no_grad():  # just synced: the target kept in bfloat16 computes what autocast makes of float32
         assert torch.equal(rounded.dqn.target(obs_tensor)[0], rounded.dqn.policy.model(obs_tensor)[0])
