@@ -67,7 +67,7 @@ class QNetwork(nn.Module):
 
     def keep_in_lower_precision(self) -> None:
         """Stores the parameters that are only ever read in the body's precision in that precision."""
-        self.body.layers.to(self.body.precision)
+        to_precision(self.body.layers, self.body.precision)
 
     def make_noisy(self, sigma: float) -> None:
         """Replaces every dense layer, the body's included, by a noisy one.
@@ -194,7 +194,7 @@ class ImplicitQuantileNetwork(QNetwork):
     def keep_in_lower_precision(self) -> None:
         """Stores the parameters that are only ever read in the body's precision in that precision."""
         super().keep_in_lower_precision()
-        self.hidden.to(self.body.precision)
+        to_precision(self.hidden, self.body.precision)
 
     def quantiles(self, obs: np.ndarray | Tensor, tau_BN: Tensor, rng: np.random.Generator | None = None) -> Tensor:
         """Gives the quantiles BAN at the fractions.
@@ -238,6 +238,14 @@ class ImplicitQuantileNetwork(QNetwork):
     def values(self, output_BAK: Tensor) -> Tensor:
         """Gives the mean return BA of quantiles BAN."""
         return output_BAK.mean(dim=2)
+
+
+def to_precision(layers: nn.Module, precision: torch.dtype) -> None:
+    """Converts layers in place, but for those that autocast computes in float32: normalisations."""
+    layers.to(precision)
+    for layer in layers.modules():
+        if isinstance(layer, nn.LayerNorm):
+            layer.float()
 
 
 def midpoints(num: int) -> Tensor:

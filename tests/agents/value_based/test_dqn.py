@@ -259,9 +259,11 @@ def test_discrete_spaces_may_start_anywhere() -> None:
     assert set(agent.env_action(agent.random_action(200))) == {5, 6, 7}
 
 
-def test_bfloat16_learns_nearly_what_float32_learns_and_keeps_the_targets_numbers() -> None:
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_bfloat16_learns_nearly_what_float32_learns_and_keeps_the_targets_numbers(layer_norm: bool) -> None:
+    network = NatureCnnConfig(hidden_width=32, layer_norm=layer_norm)
     agents = [
-        build(space=PIXELS, network=NatureCnnConfig(hidden_width=32), precision=precision, target_update_period=2)
+        build(space=PIXELS, network=network, precision=precision, target_update_period=2)
         for precision in ("fp32", "bf16")
     ]
     rng = np.random.default_rng(0)
