@@ -187,7 +187,7 @@ def main() -> None:
             "contestant",
             "updates/s",
             "share of plain PyTorch",
-            "ms per computation of masks",
+            "ms to compute masks",
         ],
         rows=rows,
         goals=goals,
