@@ -29,6 +29,8 @@ from agents.base_config import (
     NetworkConfig,
 )
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""By the name in the configs."""
 IMPALA_CHANNELS = (16, 32, 32)  # Espeholt et al. 2018, figure 3
 NORM_EPS = 1e-6  # Flax's default; PyTorch's is 1e-5
 TRUNCATED_NORMAL_STD = 0.87962566103423978  # std of a unit normal cut at +-2 (Flax, nn.initializers.variance_scaling)
@@ -107,7 +109,7 @@ class Body(nn.Module):
         if self.pixels:
             # Moved while they are bytes, which takes half as long as moving and converting in one call. Integers up to
             # 255 are exact in bfloat16: converting before the division rounds once, as autocast would.
-            x_BCHW = obs.contiguous(memory_format=torch.channels_last).to(self.precision).div_(255.0)
+            x_BCHW = obs.contiguous(memory_format=torch.channels_last).to(self.precision, copy=True).div_(255.0)
         else:
             x_BCHW = obs.to(torch.float32)
         if self.precision is torch.float32:

@@ -67,7 +67,7 @@ def run_evaluate(
     names: tuple[CheckpointName, ...] = ("last", "best") if checkpoint == "both" else (checkpoint,)
     rules = _protocol(config, protocol)
     _check_numbers(rules, num_episodes, num_envs, videos, seed)
-    snapshots = {name: _snapshot(run_dir, name, console) for name in names}
+    snapshots = {name: intact_snapshot(run_dir, name, console) for name in names}
     job = _Job(config, rules, run_dir, seed, num_episodes, num_envs or config.trainer.evaluation_envs, console)
     results = []
     agent = build_acting_agent(config, rules, device or config.device)
@@ -183,7 +183,12 @@ def _check_numbers(protocol: Protocol, num_episodes: int | None, num_envs: int |
         raise ConfigError(f"seed={seed} is not allowed: expected int >= 0")
 
 
-def _snapshot(run_dir: Path, name: CheckpointName, console: Console) -> Snapshot:
+def intact_snapshot(run_dir: Path, name: CheckpointName, console: Console) -> Snapshot:
+    """Gives a run's last or best checkpoint that verifies; tells of damaged ones it passes over.
+
+    Raises:
+        ConfigError: if there is none.
+    """
     from trainers.checkpointing import CheckpointStore
 
     def say(message: str) -> None:

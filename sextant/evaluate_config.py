@@ -10,7 +10,7 @@ from pydantic import Field
 
 from envs.base import Strict
 from sextant.config import validated
-from sextant.refusal import ConfigError
+from sextant.key_values import split_key_values
 
 
 class EvaluateConfig(Strict):
@@ -48,10 +48,8 @@ def read_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
     """
     from omegaconf import OmegaConf
 
-    data: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"cannot read {argument!r}: expected key=value, such as run=runs/X or protocol=dopamine")
-        data[key] = value if key == "run" else OmegaConf.from_dotlist([f"value={value}"]).value
+    given = split_key_values(arguments, "run=runs/X or protocol=dopamine")
+    data: dict[str, Any] = {
+        key: value if key == "run" else OmegaConf.from_dotlist([f"value={value}"]).value for key, value in given.items()
+    }
     return validated(EvaluateConfig, data)

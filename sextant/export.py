@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from agents.interface import Agent
     from sextant.export_sparse import TensorSize
-    from trainers.checkpointing import Snapshot
 
 SPARSE_FILE, ONNX_FILE = "network.sparse.safetensors", "network.onnx"
 
@@ -63,13 +62,13 @@ def run_export(
     from rich.console import Console
 
     from sextant.config import load_run_config
-    from sextant.evaluate import build_acting_agent
+    from sextant.evaluate import build_acting_agent, intact_snapshot
 
     console = console or Console()
     if not (sparse or onnx):
         raise ConfigError("nothing to write: add --sparse, --onnx or both")
     config: Any = load_run_config(run_dir)
-    snapshot = _snapshot(run_dir, checkpoint, console)
+    snapshot = intact_snapshot(run_dir, checkpoint, console)
     agent = build_acting_agent(config, config.env.evaluation_protocol(), "cpu")
     agent.load_weights(snapshot.weights, acting_only=True)
     directory = out or run_dir / "exports" / f"{checkpoint}-{snapshot.env_steps:09d}"
@@ -126,16 +125,6 @@ def _numbers(sizes: Sequence[TensorSize], layout: str) -> list[str]:
     kept, weights = sum(size.kept for size in sizes), sum(math.prod(size.shape) for size in sizes)
     dense, written = sum(size.dense_bytes for size in sizes), sum(size.written_bytes for size in sizes)
     return [f"{kept:,}", f"{1 - kept / weights:.2%}", layout, f"{dense:,}", f"{written:,}"]
-
-
-def _snapshot(run_dir: Path, checkpoint: Literal["last", "best"], console: Console) -> Snapshot:
-    from trainers.checkpointing import CheckpointStore
-
-    store = CheckpointStore(run_dir / "checkpoints", warn=lambda message: _say(console, message), read_only=True)
-    snapshot = store.load_latest() if checkpoint == "last" else store.load_best()
-    if snapshot is None:
-        raise ConfigError(f"checkpoint={checkpoint}: {run_dir} has no such intact checkpoint")
-    return snapshot
 
 
 def _say(console: Console, message: str) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from envs.base import Strict
 from sextant.config import validated
-from sextant.refusal import ConfigError
+from sextant.key_values import split_key_values
 
 
 class ExportConfig(Strict):
@@ -29,10 +29,6 @@ def read_export_config(arguments: Sequence[str]) -> ExportConfig:
     Raises:
         ConfigError: for an unknown key, or a value that is not allowed.
     """
-    data: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"cannot read {argument!r}: expected key=value, such as run=runs/X or checkpoint=best")
-        data[key] = None if value == "null" else value
+    given = split_key_values(arguments, "run=runs/X or checkpoint=best")
+    data: dict[str, Any] = {key: None if value == "null" else value for key, value in given.items()}
     return validated(ExportConfig, data)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from envs.base import Strict, nearest
 from sextant.config import compose_train_config, validated
+from sextant.key_values import split_key_values
 from sextant.local_jobs import LocalJobs
 from sextant.refusal import ConfigError
 from sextant.run_dirs import RunError
@@ -34,12 +35,8 @@ def read_study_config(arguments: Sequence[str]) -> StudyConfig:
     Raises:
         ConfigError: for an unknown key, or a value that is not allowed.
     """
-    data: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"cannot read {argument!r}: expected key=value, such as scale=cpu")
-        data[key] = int(value) if value.isdecimal() else value
+    given = split_key_values(arguments, "scale=cpu")
+    data: dict[str, Any] = {key: int(value) if value.isdecimal() else value for key, value in given.items()}
     return validated(StudyConfig, data)
 
 

@@ -30,9 +30,8 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 from agents.actor_critic.config import PPOConfig
 from agents.heads import GaussianActor, HeadedNetwork, SharedBody, ValueNetwork, to_tensor
 from agents.interface import Agent, State, child_seed, require_bounded, seeded_initialization, to_env_action
-from agents.networks import Body, build_body
+from agents.networks import PRECISIONS, Body, build_body
 from agents.normalization import NormalizedBody, RunningNormalizer
-from agents.value_based.dqn import PRECISIONS
 
 MAX_INFERENCE_BATCH = 512  # transitions per forward when values of a rollout are computed
 

@@ -6,7 +6,7 @@ Legend: N environments, A actions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import gymnasium
 import numpy as np
@@ -18,14 +18,14 @@ from tianshou.data import ReplayBuffer
 from torch import Tensor
 
 from agents.interface import Agent, State, child_seed, seeded_initialization
-from agents.networks import build_body
+from agents.networks import PRECISIONS, build_body
 from agents.value_based.algorithm import ValueAlgorithm
 from agents.value_based.config import ValueBasedFields
 from agents.value_based.q_networks import QNetwork
 from memory.replay import Replay
 
+NetworkAndRule: TypeAlias = tuple[Callable[..., QNetwork], Callable[..., ValueAlgorithm]]
 AgentT = TypeVar("AgentT", bound="ValueAgent")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class ValueAgent(Agent):

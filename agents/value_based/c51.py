@@ -14,15 +14,14 @@ Legend: B batch, A actions, K atoms.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
-import gymnasium
 import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
 from agents.losses import cross_entropy, project_distribution, td_target
-from agents.value_based.agent import ValueAgent, build_value_agent
+from agents.value_based.agent import NetworkAndRule
 from agents.value_based.algorithm import Prediction, Transitions, ValueAlgorithm
 from agents.value_based.distributional_config import C51Config
 from agents.value_based.q_networks import CategoricalNetwork
@@ -57,27 +56,7 @@ def of_action(output_BAK: Tensor, action_B1: Tensor) -> Tensor:
     return output_BAK.gather(1, action_B1.unsqueeze(2).expand(-1, -1, output_BAK.shape[2])).squeeze(1)
 
 
-def build_c51(
-    config: C51Config,
-    observation_space: gymnasium.Space[Any],
-    action_space: gymnasium.Space[Any],
-    *,
-    device: str,
-    seed: np.random.SeedSequence,
-) -> ValueAgent:
-    """Builds network, algorithm and agent.
-
-    Raises:
-        ValueError: if the spaces do not fit the network, or actions are not discrete.
-    """
+def c51_parts(config: C51Config) -> NetworkAndRule:
+    """Gives what makes the network and the update rule of C51."""
     value_range = (config.value_min, config.value_max)
-    return build_value_agent(
-        config,
-        observation_space,
-        action_space,
-        device=device,
-        seed=seed,
-        make_network=partial(CategoricalNetwork, num_atoms=config.num_atoms, value_range=value_range),
-        make_algorithm=C51Algorithm,
-        make_agent=ValueAgent,
-    )
+    return partial(CategoricalNetwork, num_atoms=config.num_atoms, value_range=value_range), C51Algorithm

@@ -5,6 +5,7 @@ The defaults are Dopamine's JAX agents. Rainbow, DER and Munchausen-IQN are pres
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import gymnasium
     import numpy as np
 
-    from agents.value_based.agent import ValueAgent
+    from agents.value_based.agent import NetworkAndRule, ValueAgent
 
 MUNCHAUSEN = {"munchausen_alpha": 0.9, "munchausen_temperature": 0.03, "munchausen_clip": -1.0}
 
@@ -30,6 +31,37 @@ class DistributionalFields(ValueBasedFields):
         description="Network from observations to distributions. Initialisation: Dopamine, jax/networks.py, "
         "RainbowNetwork, QuantileNetwork and ImplicitQuantileNetwork.",
     )
+
+    def build(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        *,
+        device: str,
+        seed: np.random.SeedSequence,
+    ) -> ValueAgent:
+        """Builds the agent.
+
+        Raises:
+            ValueError: if the spaces do not fit the network, or actions are not discrete.
+        """
+        from agents.value_based.agent import ValueAgent, build_value_agent
+
+        make_network, make_algorithm = self._network_and_rule()
+        return build_value_agent(
+            self,
+            observation_space,
+            action_space,
+            device=device,
+            seed=seed,
+            make_network=make_network,
+            make_algorithm=make_algorithm,
+            make_agent=ValueAgent,
+        )
+
+    @abstractmethod
+    def _network_and_rule(self) -> NetworkAndRule:
+        """Gives what makes the network and the update rule, as `build_value_agent` takes them."""
 
 
 class C51Config(DistributionalFields):
@@ -62,22 +94,10 @@ class C51Config(DistributionalFields):
             return "c51"
         return "der" if self.noisy and self.dueling and self.double else "rainbow"
 
-    def build(
-        self,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-        *,
-        device: str,
-        seed: np.random.SeedSequence,
-    ) -> ValueAgent:
-        """Builds the agent.
+    def _network_and_rule(self) -> NetworkAndRule:
+        from agents.value_based.c51 import c51_parts
 
-        Raises:
-            ValueError: if the spaces do not fit the network, or actions are not discrete.
-        """
-        from agents.value_based.c51 import build_c51
-
-        return build_c51(self, observation_space, action_space, device=device, seed=seed)
+        return c51_parts(self)
 
 
 class QRDQNConfig(DistributionalFields):
@@ -108,22 +128,10 @@ class QRDQNConfig(DistributionalFields):
         """Short name for directories and tables."""
         return "qr_dqn"
 
-    def build(
-        self,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-        *,
-        device: str,
-        seed: np.random.SeedSequence,
-    ) -> ValueAgent:
-        """Builds the agent.
+    def _network_and_rule(self) -> NetworkAndRule:
+        from agents.value_based.quantile import qr_dqn_parts
 
-        Raises:
-            ValueError: if the spaces do not fit the network, or actions are not discrete.
-        """
-        from agents.value_based.quantile import build_qr_dqn
-
-        return build_qr_dqn(self, observation_space, action_space, device=device, seed=seed)
+        return qr_dqn_parts(self)
 
 
 class IQNConfig(DistributionalFields):
@@ -188,19 +196,7 @@ class IQNConfig(DistributionalFields):
         """Short name for directories and tables."""
         return "munchausen_iqn" if self.munchausen else "iqn"
 
-    def build(
-        self,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-        *,
-        device: str,
-        seed: np.random.SeedSequence,
-    ) -> ValueAgent:
-        """Builds the agent.
+    def _network_and_rule(self) -> NetworkAndRule:
+        from agents.value_based.quantile import iqn_parts
 
-        Raises:
-            ValueError: if the spaces do not fit the network, or actions are not discrete.
-        """
-        from agents.value_based.quantile import build_iqn
-
-        return build_iqn(self, observation_space, action_space, device=device, seed=seed)
+        return iqn_parts(self)

@@ -21,12 +21,12 @@ import numpy as np
 from torch import Tensor
 
 from agents.losses import double_value, greedy_value, huber_error, squared_error, td_target
-from agents.value_based.agent import PRECISIONS, ValueAgent, build_value_agent, linear_decay
+from agents.value_based.agent import ValueAgent, build_value_agent, linear_decay
 from agents.value_based.algorithm import DQNTrainingStats, Prediction, Transitions, ValueAlgorithm
 from agents.value_based.config import DQNConfig
 from agents.value_based.q_networks import QNetwork
 
-__all__ = ["PRECISIONS", "DQNAgent", "DQNAlgorithm", "DQNTrainingStats", "build_dqn", "linear_decay"]
+__all__ = ["DQNAgent", "DQNAlgorithm", "DQNTrainingStats", "build_dqn", "linear_decay"]
 
 
 class DQNAlgorithm(ValueAlgorithm):

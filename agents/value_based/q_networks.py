@@ -92,10 +92,7 @@ class QNetwork(nn.Module):
 
     def encode(self, obs: np.ndarray | Tensor) -> Tensor:
         """Gives the body's features BF."""
-        tensor = to_tensor(obs, self.device)
-        if self.body.pixels and tensor.is_floating_point() and tensor.is_contiguous(memory_format=torch.channels_last):
-            tensor = tensor.clone()  # the body would scale augmented images in place
-        return self.body(tensor)
+        return self.body(to_tensor(obs, self.device))
 
     def distribution(self, obs: np.ndarray | Tensor, rng: np.random.Generator | None = None) -> Tensor:
         """Gives what the head says of every action, float32 BA(numbers per action)."""

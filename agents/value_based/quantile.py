@@ -15,12 +15,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, cast
 
-import gymnasium
 import numpy as np
 from torch import Tensor
 
 from agents.losses import munchausen_bonus, quantile_huber, soft_quantiles, td_target
-from agents.value_based.agent import ValueAgent, build_value_agent
+from agents.value_based.agent import NetworkAndRule
 from agents.value_based.algorithm import Prediction, Transitions, ValueAlgorithm
 from agents.value_based.c51 import of_action
 from agents.value_based.distributional_config import IQNConfig, QRDQNConfig
@@ -106,55 +105,14 @@ def moved(transitions: Transitions, return_B: Tensor, quantile_BM: Tensor) -> Te
     return td_target(return_B.unsqueeze(1), transitions.discount_B.unsqueeze(1), quantile_BM)
 
 
-def build_qr_dqn(
-    config: QRDQNConfig,
-    observation_space: gymnasium.Space[Any],
-    action_space: gymnasium.Space[Any],
-    *,
-    device: str,
-    seed: np.random.SeedSequence,
-) -> ValueAgent:
-    """Builds network, algorithm and agent of QR-DQN.
+def qr_dqn_parts(config: QRDQNConfig) -> NetworkAndRule:
+    """Gives what makes the network and the update rule of QR-DQN."""
+    return partial(QuantileNetwork, num_quantiles=config.num_quantiles), QRDQNAlgorithm
 
-    Raises:
-        ValueError: if the spaces do not fit the network, or actions are not discrete.
-    """
-    return build_value_agent(
-        config,
-        observation_space,
-        action_space,
-        device=device,
-        seed=seed,
-        make_network=partial(QuantileNetwork, num_quantiles=config.num_quantiles),
-        make_algorithm=QRDQNAlgorithm,
-        make_agent=ValueAgent,
+
+def iqn_parts(config: IQNConfig) -> NetworkAndRule:
+    """Gives what makes the network and the update rule of IQN."""
+    make_network = partial(
+        ImplicitQuantileNetwork, num_cosines=config.num_cosines, num_acting_fractions=config.num_acting_fractions
     )
-
-
-def build_iqn(
-    config: IQNConfig,
-    observation_space: gymnasium.Space[Any],
-    action_space: gymnasium.Space[Any],
-    *,
-    device: str,
-    seed: np.random.SeedSequence,
-) -> ValueAgent:
-    """Builds network, algorithm and agent of IQN.
-
-    Raises:
-        ValueError: if the spaces do not fit the network, or actions are not discrete.
-    """
-    return build_value_agent(
-        config,
-        observation_space,
-        action_space,
-        device=device,
-        seed=seed,
-        make_network=partial(
-            ImplicitQuantileNetwork,
-            num_cosines=config.num_cosines,
-            num_acting_fractions=config.num_acting_fractions,
-        ),
-        make_algorithm=IQNAlgorithm,
-        make_agent=ValueAgent,
-    )
+    return make_network, IQNAlgorithm
