@@ -143,11 +143,19 @@ class OnPolicyRun(OnPolicyTrainer):
 
 
 def _run_epoch_to(trainer: Any, env_steps: int) -> None:
-    """Runs one Tianshou epoch that ends at ``env_steps``."""
+    """Runs Tianshou's training steps up to ``env_steps``.
+
+    As its ``execute_epoch``, which at every step also turns the statistics into dictionaries for a progress bar and a
+    logger; the session has its own.
+    """
     trainer._goal = env_steps
-    trainer.params.epoch_num_steps = env_steps - trainer._env_step
-    trainer._stop_fn_flag = False
-    trainer.execute_epoch()
+    trainer._epoch += 1
+    done = False
+    while trainer._env_step < env_steps and not done:
+        trainer._current_update_step += 1
+        result = trainer._training_step()
+        trainer._env_step += result.get_env_step_advancement()
+        done = result.is_training_done()
 
 
 def _finish(trainer: Any, result: Any) -> Any:
