@@ -39,7 +39,7 @@ class Agent(ABC):
         algorithm: Tianshou's algorithm; None for agents that do not learn.
     """
 
-    kind: ClassVar[Literal["off_policy", "on_policy", "scripted"]] = "scripted"
+    kind: ClassVar[Literal["off_policy", "on_policy", "offline", "scripted"]] = "scripted"
 
     def __init__(
         self,
@@ -77,6 +77,36 @@ class Agent(ABC):
 
     def reset_state(self, state: State, rows: Sequence[int] | np.ndarray) -> State:
         """Gives the state with the listed rows back at the start of an episode, all others unchanged."""
+        return state
+
+    def begin_episodes(self, state: State, rows: Sequence[int] | np.ndarray, tasks: Sequence[str]) -> State:
+        """Starts episodes in the listed rows; called once per episode, before its first `act`, never at a lost life.
+
+        The default is `reset_state`. Agents that need to know the task (a prompt, a target return) override it.
+
+        Args:
+            state: of N rows.
+            rows: where episodes start, distinct.
+            tasks: the task of each listed row, in the same order.
+
+        Returns:
+            the state, all other rows unchanged.
+        """
+        return self.reset_state(state, rows)
+
+    def receive_rewards(self, state: State, rows: Sequence[int] | np.ndarray, reward: np.ndarray) -> State:
+        """Takes in what the last action of each listed row earned; called after every env step.
+
+        The default ignores it. Agents that act on past rewards or on the return still to come override it.
+
+        Args:
+            state: of N rows, as the last `act` gave it.
+            rows: that were stepped, distinct; those whose episode just ended are among them.
+            reward: (len(rows),) float32, raw: before any clipping.
+
+        Returns:
+            the state, all other rows unchanged.
+        """
         return state
 
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from envs.atari.games import game_names
 from envs.atari.presets import ATARI_PRESETS
 from envs.classic.config import OURS, USUAL
+from envs.memory_tasks.config import TASKS as MEMORY_TASKS
 from envs.metaworld.tasks import ALL_TASKS, BENCHMARKS
 from envs.minatar.config import GAMES as MINATAR_GAMES
 
@@ -28,6 +29,7 @@ def env_list_text() -> str:
             _section(f"Meta-World, {len(tasks)} tasks: env=metaworld env.task=NAME", tasks),
             _section("Meta-World benchmarks: env.benchmark=NAME", ["single", "MT1", "ML1", *BENCHMARKS]),
             _section(f"MinAtar, {len(MINATAR_GAMES)} games: env=minatar env.game=NAME", MINATAR_GAMES),
+            _section(f"Memory tasks, {len(MEMORY_TASKS)}: env=memory_tasks env.task=NAME", MEMORY_TASKS),
             _section("Classic: env=classic env.id=NAME (or any registered gymnasium id)", [*USUAL, *OURS]),
         ]
     )

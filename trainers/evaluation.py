@@ -210,7 +210,8 @@ class _Rollout:
             self.obs_N = np.array(obs)
         self.obs_N[ids] = obs
         if self.agent is not None:
-            self.state = self.agent.reset_state(self.state, ids)
+            tasks = [self.specs[position].task for position in positions.values()]
+            self.state = self.agent.begin_episodes(self.state, ids, tasks)
         for env_id, position in positions.items():
             noise = EpisodeNoise(self.specs[position], self.epsilon, self.env.single_action_space)
             self.open[env_id] = _Episode(position, self.specs[position], noise)
@@ -221,6 +222,8 @@ class _Rollout:
         ids = np.fromiter(self.open, np.int64)
         obs, _, terminated, truncated, info = self.env.step(self.actions(ids), id=ids)
         self.obs_N[ids] = obs
+        if self.agent is not None:
+            self.state = self.agent.receive_rewards(self.state, ids, np.asarray(info["raw_reward"], np.float32))
         over = np.asarray(info["episode_over"], bool)
         success = info.get("success")
         ended: dict[int, StopReason] = {}

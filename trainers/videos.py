@@ -113,7 +113,8 @@ def _film(
     draft = stem.with_name(f"{stem.name}-{spec.index:03d}.part.mp4")
     thumbnail, raw_return, length, over = _Thumbnail(), 0.0, 0, False
     obs, _ = env.reset(seed=spec.seed, options={"task": spec.task, "goal_index": spec.goal_index})
-    state = agent.reset_state(agent.initial_state(1), np.zeros(1, np.int64))
+    row = np.zeros(1, np.int64)
+    state = agent.begin_episodes(agent.initial_state(1), row, [spec.task])
     noise = EpisodeNoise(spec, protocol.evaluation_epsilon, env.action_space)
     sampled = protocol.evaluation_policy == "sampled"
     with mp4_writer(draft, rate) as write:
@@ -123,7 +124,9 @@ def _film(
             action = agent.env_action(policy_action)[0] if random is None else random
             obs, reward, terminated, truncated, info = env.step(action)
             over = bool(info.get("episode_over", terminated or truncated))
-            raw_return += float(info.get("raw_reward", reward))
+            raw_reward = float(info.get("raw_reward", reward))
+            state = agent.receive_rewards(state, row, np.full(1, raw_reward, np.float32))
+            raw_return += raw_reward
             length += 1
             frame = _rgb(env)
             write(frame)

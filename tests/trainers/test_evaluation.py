@@ -129,6 +129,12 @@ class FakeAgent:
         state[rows] = 0
         return state
 
+    def begin_episodes(self, state: np.ndarray, rows: np.ndarray, tasks: Sequence[str]) -> np.ndarray:
+        return self.reset_state(state, rows)
+
+    def receive_rewards(self, state: np.ndarray, rows: np.ndarray, reward: np.ndarray) -> np.ndarray:
+        return state
+
     def act(self, obs: np.ndarray, state: np.ndarray, *, explore: bool = False) -> tuple[np.ndarray, np.ndarray]:
         assert not any(module.training for module in self.algorithm.modules())
         self.explore = explore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +69,12 @@ class Agent:
         return None
 
     def reset_state(self, state: None, rows: np.ndarray) -> None:
+        return None
+
+    def begin_episodes(self, state: None, rows: np.ndarray, tasks: Sequence[str]) -> None:
+        return None
+
+    def receive_rewards(self, state: None, rows: np.ndarray, reward: np.ndarray) -> None:
         return None
 
     def act(self, obs: np.ndarray, state: None, *, explore: bool = False) -> tuple[np.ndarray, None]:
