@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from agents.actor_critic.config import PPOConfig, SACConfig
+from agents.decision_transformer.config import DecisionTransformerConfig
 from agents.value_based.config import DQNConfig
+from agents.value_based.cql_config import CQLConfig
 from agents.value_based.distributional_config import C51Config, IQNConfig, QRDQNConfig
 
 if TYPE_CHECKING:
@@ -16,14 +18,17 @@ if TYPE_CHECKING:
     from agents.scripted import RandomAgent, ScriptedMetaworldAgent
 
 AgentConfig = Annotated[
-    DQNConfig | C51Config | QRDQNConfig | IQNConfig | PPOConfig | SACConfig, Field(discriminator="name")
+    DQNConfig | C51Config | QRDQNConfig | IQNConfig | CQLConfig | PPOConfig | SACConfig | DecisionTransformerConfig,
+    Field(discriminator="name"),
 ]
 
 __all__ = [
     "Agent",
     "AgentConfig",
     "C51Config",
+    "CQLConfig",
     "DQNConfig",
+    "DecisionTransformerConfig",
     "IQNConfig",
     "PPOConfig",
     "QRDQNConfig",

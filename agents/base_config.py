@@ -149,14 +149,10 @@ class PrunableFields(Strict):
     )
 
 
-class OffPolicyFields(PrunableFields):
-    """The loop of an agent that learns from a replay: how often it updates, on how much, and from when on."""
+class ReplayedFields(PrunableFields):
+    """How an agent learns from stored transitions, whether it makes them itself or not."""
 
     batch_size: int = Field(32, ge=1, description="Transitions per gradient step.")
-    replay_ratio: float = Field(0.25, gt=0, le=64, description="Gradient steps per env step.")
-    learning_starts: int = Field(
-        20_000, ge=0, description="Env steps of uniformly random actions before the first gradient step."
-    )
     gamma: float = Field(0.99, ge=0, le=1, description="Discount per env step. Source: Mnih et al. 2015, table 1.")
     n_step: int = Field(1, ge=1, le=100, description="Rewards summed before bootstrapping (env steps).")
     metrics_period: int = Field(
@@ -164,6 +160,15 @@ class OffPolicyFields(PrunableFields):
         ge=1,
         description="Gradient steps between two reports of loss, Q mean and gradient norm. Losses are averaged over "
         "the period; in between nothing is measured, so that the device never waits.",
+    )
+
+
+class OffPolicyFields(ReplayedFields):
+    """The loop of an agent that fills the replay it learns from: how often it updates, and from when on."""
+
+    replay_ratio: float = Field(0.25, gt=0, le=64, description="Gradient steps per env step.")
+    learning_starts: int = Field(
+        20_000, ge=0, description="Env steps of uniformly random actions before the first gradient step."
     )
 
 

@@ -1,8 +1,9 @@
-"""Targets and losses of value learning, one function per equation: tensors in, tensors out.
+"""Targets and losses of value learning and sequence modelling, one function per equation: tensors in, tensors out.
 
 Termination is folded into the discount, so nothing here has a `done` flag.
 
-Legend: B batch, N steps of a window or quantiles, M quantiles of a target, A actions, K atoms of a distribution.
+Legend: B batch, N steps of a window or quantiles, M quantiles of a target, A actions (or dimensions of one), K atoms of
+a distribution, T steps of a sequence.
 """
 
 from __future__ import annotations
@@ -155,3 +156,36 @@ def soft_quantiles(quantile_BAM: Tensor, q_BA: Tensor, temperature: float) -> Te
     log_policy_BA = scaled_log_policy(q_BA, temperature)
     policy_BA1 = functional.softmax(q_BA / temperature, dim=1).unsqueeze(2)
     return (policy_BA1 * (quantile_BAM - log_policy_BA.unsqueeze(2))).sum(dim=1)
+
+
+def masked_sum(loss_BT: Tensor, valid_BT: Tensor) -> Tensor:
+    """Gives the sum of losses over real steps; what padding holds counts for nothing."""
+    return torch.where(valid_BT, loss_BT, torch.zeros_like(loss_BT)).sum()
+
+
+def masked_mean(loss_BT: Tensor, valid_BT: Tensor) -> Tensor:
+    """Gives the mean of losses over real steps; 0 where there is none.
+
+    Every step counts alike, whichever row it is in. Source: Chen et al. 2021, gym/decision_transformer,
+    sequence_trainer.py.
+    """
+    return masked_sum(loss_BT, valid_BT) / valid_BT.sum().clamp(min=1)
+
+
+def sequence_squared_error(prediction_BTA: Tensor, target_BTA: Tensor) -> Tensor:
+    """Gives the squared error BT of each step's action, mean over its dimensions.
+
+    Source: Chen et al. 2021, gym/experiment.py, loss_fn.
+    """
+    return (prediction_BTA.float() - target_BTA).square().mean(dim=-1)
+
+
+def sequence_cross_entropy(logit_BTA: Tensor, target_BT: Tensor) -> Tensor:
+    """Gives the cross-entropy BT (nats) of each step's class.
+
+    Args:
+        logit_BTA: over A classes.
+        target_BT: int64 classes; at padding any class.
+    Source: Chen et al. 2021, section 3 (discrete actions); Lee et al. 2022, equation 3.
+    """
+    return functional.cross_entropy(logit_BTA.float().transpose(1, 2), target_BT, reduction="none")

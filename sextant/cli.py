@@ -18,6 +18,9 @@ examples:
   sextant train -m seed=0,1,2 agent=dqn,double_dqn env.game=breakout
   sextant resume runs/dqn-pong/0-20260101-120000
   sextant evaluate run=runs/dqn-pong/0-20260101-120000 protocol=dopamine checkpoint=best
+  sextant collect env=metaworld env.benchmark=MT10 policy=expert episodes=100 stop_at_success=true out=data/mt10
+  sextant data describe data/mt10
+  sextant adapt run=runs/dt_mem-ML10/0-20260101-120000 data=[data/ml10_test] episodes_per_task=5 per_task=true
   sextant board runs
 """
 
@@ -71,6 +74,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     _config_command(commands, "evaluate", "roll out a trained agent under a named protocol", _evaluate, _evaluate_keys)
 
+    _config_command(commands, "collect", "make a dataset of episodes, or go on with it", _collect, _collect_keys)
+    _add_data_commands(commands)
+
+    _config_command(commands, "adapt", "go on training part of a sequence model on new data", _adapt, _adapt_keys)
+
     export = _config_command(commands, "export", "write a trained network to use elsewhere", _export, _export_keys)
     export.add_argument("--sparse", action="store_true", help="the weights without their zeros, as safetensors")
     export.add_argument("--onnx", action="store_true", help="the network as ONNX, checked against PyTorch")
@@ -112,6 +120,27 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds ``sextant data describe|export|import``."""
+    data = commands.add_parser("data", help="look at datasets; to and from Minari").add_subparsers(
+        dest="what", required=True
+    )
+    describe = data.add_parser("describe", help="counts, returns, lengths, successes and facts of a dataset")
+    describe.add_argument("directory", type=Path, help="folder of a dataset, or one of its files")
+    describe.add_argument("--verify", action="store_true", help="read every file and compare its digest")
+    describe.set_defaults(run=_data_describe)
+    export = data.add_parser("export", help="write a dataset as a Minari dataset")
+    export.add_argument("directory", type=Path, help="folder of a dataset, or one of its files")
+    export.add_argument(
+        "--minari", required=True, metavar="ID", help="id of the Minari dataset, such as mt10/expert-v0"
+    )
+    export.set_defaults(run=_data_export)
+    importing = data.add_parser("import", help="turn a Minari dataset of this machine into one of ours")
+    importing.add_argument("--minari", required=True, metavar="ID", help="id of the Minari dataset")
+    importing.add_argument("overrides", nargs="*", metavar="out=DIR", help="folder of the new dataset")
+    importing.set_defaults(run=_data_import)
+
+
 def _config_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
@@ -130,6 +159,7 @@ def _config_command(
 def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Runs a command; what a person can mend is told in one message, without a traceback."""
     from memory.config import ReplayTooLarge
+    from memory.trajectory_facts import DatasetError
     from sextant.refusal import ConfigError
     from sextant.run_dirs import RunError, RunInterrupted
 
@@ -143,7 +173,7 @@ def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespa
         return _refused(str(error))
     except RunInterrupted:
         return INTERRUPTED
-    except (ReplayTooLarge, RunError) as error:
+    except (ReplayTooLarge, RunError, DatasetError) as error:
         return _failed(str(error))
     except OSError as error:
         return _failed(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
@@ -182,6 +212,47 @@ def _evaluate(options: argparse.Namespace) -> int:
     from sextant.evaluate import run_evaluate
 
     run_evaluate(config.run, **{key: value for key, value in config if key != "run"})
+    return 0
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from sextant.collect_config import read_collect_config
+
+    config = read_collect_config(options.overrides)
+    from sextant.collect import run_collect
+
+    run_collect(config)
+    return 0
+
+
+def _adapt(options: argparse.Namespace) -> int:
+    from sextant.adapt_config import read_adapt_config
+
+    config = read_adapt_config(options.overrides)
+    from sextant.adapt import run_adapt
+
+    run_adapt(config)
+    return 0
+
+
+def _data_describe(options: argparse.Namespace) -> int:
+    from sextant.data import describe
+
+    describe(options.directory, verify=options.verify)
+    return 0
+
+
+def _data_export(options: argparse.Namespace) -> int:
+    from sextant.data import run_export
+
+    run_export(options.directory, options.minari)
+    return 0
+
+
+def _data_import(options: argparse.Namespace) -> int:
+    from sextant.data import run_import
+
+    run_import(options.minari, options.overrides)
     return 0
 
 
@@ -275,6 +346,22 @@ def _evaluate_keys(overrides: Sequence[str]) -> str:
     from sextant.help import keys_text
 
     return f"keys:\n{keys_text(EvaluateConfig, {})}"
+
+
+def _collect_keys(overrides: Sequence[str]) -> str:
+    """Gives every key of ``sextant collect``, those of the chosen env among them."""
+    from sextant.collect_config import CollectConfig, collect_data
+    from sextant.help import keys_text
+
+    return f"keys:\n{keys_text(CollectConfig, collect_data(overrides))}"
+
+
+def _adapt_keys(overrides: Sequence[str]) -> str:
+    """Gives every key of ``sextant adapt``."""
+    from sextant.adapt_config import AdaptConfig, adapt_data
+    from sextant.help import keys_text
+
+    return f"keys (those of a run, such as agent.batch_size, too):\n{keys_text(AdaptConfig, adapt_data(overrides))}"
 
 
 def _study_keys(overrides: Sequence[str]) -> str:

@@ -19,6 +19,10 @@ OWN_TO_AN_ENV = frozenset({"env_name", "tasks", "goals_hash", "benchmark", "hori
 """Protocol fields that differ between envs by nature; between two envs only the others must agree."""
 
 
+BUDGET_KEYS = ("total_env_steps", "total_gradient_steps", "data", "tasks", "episodes_per_task", "top_fraction")
+"""Keys of a trainer that make two runs samples of one setting: how long, and offline on what."""
+
+
 @dataclass(frozen=True)
 class ComparedRun:
     """One run with the evaluation that enters the comparison.
@@ -164,7 +168,7 @@ def group_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         if key not in ("game", "task", "id", "benchmark", "num_threads", "workers", "max_simulators")
         and not key.startswith("evaluation_")
     }
-    budget = {"total_env_steps": config["trainer"]["total_env_steps"]}
+    budget = {key: config["trainer"][key] for key in BUDGET_KEYS if key in config["trainer"]}
     return flatten({"agent": config["agent"], "env": env, "trainer": budget})
 
 

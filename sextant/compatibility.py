@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from agents import AgentConfig
-from envs import AtariConfig, EnvConfig, MetaworldConfig, MinatarConfig
+from envs import AtariConfig, EnvConfig, MemoryTasksConfig, MetaworldConfig, MinatarConfig
 from trainers.config import TrainerConfig, env_steps_per_training_step
+from trainers.offline_config import OfflineTrainerConfig
 
 Observations = Literal["images", "vectors"]
 Actions = Literal["discrete", "box"]
@@ -28,7 +29,7 @@ KNOWN_SPACES: dict[str, tuple[Observations, Actions]] = {
 """Spaces of the classic environments that people use most (a test compares them with the environments)."""
 
 ACTIONS_OF_AGENT: dict[str, Actions] = {
-    **dict.fromkeys(("dqn", "c51", "qr_dqn", "iqn"), "discrete"),
+    **dict.fromkeys(("dqn", "c51", "qr_dqn", "iqn", "cql"), "discrete"),
     "sac": "box",
 }
 """Agents that can only act in one kind of action space."""
@@ -40,10 +41,12 @@ def spaces_of(env: EnvConfig) -> tuple[Observations, Actions] | None:
         return "images", "discrete"
     if isinstance(env, MetaworldConfig):
         return "vectors", "box"
+    if isinstance(env, MemoryTasksConfig):
+        return "vectors", "discrete"
     return KNOWN_SPACES.get(env.id)
 
 
-def contradictions(agent: AgentConfig, env: EnvConfig, trainer: TrainerConfig) -> list[str]:
+def contradictions(agent: AgentConfig, env: EnvConfig, trainer: TrainerConfig | OfflineTrainerConfig) -> list[str]:
     """Gives one sentence for each pair of settings that cannot both hold, naming keys and values.
 
     Args:
@@ -55,6 +58,10 @@ def contradictions(agent: AgentConfig, env: EnvConfig, trainer: TrainerConfig) -
     spaces = spaces_of(env)
     if spaces is not None:
         found += _agent_against_spaces(agent, env, *spaces)
+    if isinstance(trainer, OfflineTrainerConfig):
+        return found + _agent_against_offline_training(agent, trainer)
+    if agent.kind == "offline":
+        found.append(f"agent={agent.name} learns from data, not from playing: use trainer=offline trainer.data=[...]")
     if agent.kind == "off_policy":
         if agent.learning_starts >= trainer.total_env_steps:
             found.append(
@@ -70,6 +77,14 @@ def contradictions(agent: AgentConfig, env: EnvConfig, trainer: TrainerConfig) -
     return found
 
 
+def _agent_against_offline_training(agent: AgentConfig, trainer: OfflineTrainerConfig) -> list[str]:
+    if agent.kind != "offline":
+        return [f"agent={agent.name} learns from playing, which trainer=offline does not: use trainer=online"]
+    if not trainer.data:
+        return ["trainer.data=[] names nothing to learn from: give trajectory files or folders, or a run directory"]
+    return []
+
+
 def _agent_against_spaces(agent: Any, env: EnvConfig, observations: Observations, actions: Actions) -> list[str]:
     found = []
     needed = ACTIONS_OF_AGENT.get(agent.name)
@@ -78,7 +93,7 @@ def _agent_against_spaces(agent: Any, env: EnvConfig, observations: Observations
             f"agent={agent.name} acts in {needed} action spaces, but {env.env_id} has {actions} actions: "
             f"choose {'sac or ppo' if actions == 'box' else 'dqn or ppo'}"
         )
-    network = getattr(agent.network, "kind", None)
+    network = getattr(getattr(agent, "network", None), "kind", None)
     if observations == "vectors" and network in ("nature_cnn", "impala_cnn", "minatar_cnn"):
         found.append(
             f"agent.network.kind={network} reads images, but {env.env_id} gives vectors: use agent.network.kind=mlp"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
@@ -17,6 +17,7 @@ from sextant.overrides import compose_data
 from sextant.refusal import ConfigError, refusal
 from sextant.schema import completed
 from trainers.config import TrainerConfig
+from trainers.offline_config import OfflineTrainerConfig
 
 __all__ = [
     "ConfigError",
@@ -39,8 +40,8 @@ class TrainConfig(Strict):
 
     agent: AgentConfig = Field(description="What learns; presets in configs/agent.")
     env: EnvConfig = Field(description="What it acts in; presets in configs/env.")
-    trainer: TrainerConfig = Field(
-        description="How long, and how often to evaluate and checkpoint; presets in configs/trainer."
+    trainer: Annotated[TrainerConfig | OfflineTrainerConfig, Field(discriminator="name")] = Field(
+        description="Online or offline, how long, and how often to evaluate and checkpoint; presets in configs/trainer."
     )
     seed: int = Field(
         0,

@@ -70,7 +70,7 @@ def run_evaluate(
     snapshots = {name: intact_snapshot(run_dir, name, console) for name in names}
     job = _Job(config, rules, run_dir, seed, num_episodes, num_envs or config.trainer.evaluation_envs, console)
     results = []
-    agent = build_acting_agent(config, rules, device or config.device)
+    agent = build_acting_agent(config, rules, device or config.device, run_dir=run_dir)
     for name, snapshot in snapshots.items():
         agent.load_weights(snapshot.weights, acting_only=True)
         agent.set_env_steps(snapshot.env_steps)
@@ -129,16 +129,21 @@ def _add_success_intervals(summary: dict[str, Any]) -> None:
         summary["success_last_interval"] = list(wilson_interval(summary["successes_last"], summary["episodes"]))
 
 
-def build_acting_agent(config: TrainConfig, protocol: Protocol, device: str) -> Agent:
+def build_acting_agent(config: TrainConfig, protocol: Protocol, device: str, *, run_dir: Path | None = None) -> Agent:
     """Builds a run's agent with fresh weights, for the spaces of an evaluation env.
 
     Args:
         config: the run's config.
         protocol: gives the env.
         device: ``cpu``, ``cuda`` or ``auto``.
+        run_dir: the run's directory; a sequence model needs the summary of its data that lies there.
+    Raises:
+        ConfigError: if that summary is missing.
     """
     import torch
 
+    from sextant.learner import build_agent, learns_from_segments
+    from sextant.offline_learner import load_data_summary
     from trainers.seeding import Seeds
     from trainers.threads import set_torch_threads
 
@@ -146,14 +151,13 @@ def build_acting_agent(config: TrainConfig, protocol: Protocol, device: str) -> 
         set_torch_threads(config.threads)
     if device == "auto" or (device == "cuda" and not torch.cuda.is_available()):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    agent_config, env_config = _untyped(config.agent), _untyped(config.env)
-    env = env_config.make_evaluation_env(protocol, 1)
+    env = _untyped(config.env).make_evaluation_env(protocol, 1)
     try:
         spaces = (env.single_observation_space, env.single_action_space)
     finally:
         env.close()
-    agent: Agent = agent_config.build(*spaces, device=device, seed=Seeds(config.seed).sequence("agent"))
-    return agent
+    data = load_data_summary(run_dir) if run_dir is not None and learns_from_segments(config) else None
+    return build_agent(config, spaces, Seeds(config.seed), device=device, data=data)
 
 
 def _untyped(config: Any) -> Any:

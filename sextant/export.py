@@ -69,7 +69,7 @@ def run_export(
         raise ConfigError("nothing to write: add --sparse, --onnx or both")
     config: Any = load_run_config(run_dir)
     snapshot = intact_snapshot(run_dir, checkpoint, console)
-    agent = build_acting_agent(config, config.env.evaluation_protocol(), "cpu")
+    agent = build_acting_agent(config, config.env.evaluation_protocol(), "cpu", run_dir=run_dir)
     agent.load_weights(snapshot.weights, acting_only=True)
     directory = out or run_dir / "exports" / f"{checkpoint}-{snapshot.env_steps:09d}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def run_export(
         from sextant.export_sparse import save_sparse
 
         path = directory / SPARSE_FILE
-        facts = {"run": run_name(run_dir), "checkpoint": checkpoint, "env_steps": str(snapshot.env_steps)}
+        facts = {"run": run_name(run_dir), "checkpoint": checkpoint, config.trainer.axis: str(snapshot.env_steps)}
         sizes = save_sparse(path, acting_weights(agent), **facts)
         console.print(sizes_table(sizes))
         _say(console, f"{path}: {path.stat().st_size:,} bytes")

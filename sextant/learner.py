@@ -1,4 +1,8 @@
-"""Builds what learns from a config: the agent, its memory, and the machine settings that were left to measurement."""
+"""Builds what learns from a config: the agent, what it learns from, and the settings that were left to measurement.
+
+An online run has training envs and a replay, :class:`OnlineParts`; an offline run has data,
+:class:`sextant.offline_learner.OfflineParts`. Both give :mod:`sextant.train` the same few things.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,62 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import gymnasium
+
     from agents.interface import Agent
     from envs.tianshou_vector import VectorEnv
+    from memory.data_summary import DataSummary
     from memory.replay import Replay
     from sextant.config import TrainConfig
+    from trainers.distributed import World
+    from trainers.online import TrainingSession
     from trainers.seeding import Seeds
+
+    Spaces = tuple[gymnasium.Space[Any], gymnasium.Space[Any]]
+
+
+class OnlineParts:
+    """Training envs, and the agent and replay that go with them."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Makes the envs."""
+        self.venv = config.env.make_training_env()
+        self.replay: Replay | None = None
+
+    def throwaway_update(self, config: TrainConfig) -> Callable[[], None]:
+        """Gives a gradient step of a copy of the learner on made-up transitions."""
+        from trainers.throwaway import throwaway_update
+
+        spaces = (self.venv.single_observation_space, self.venv.single_action_space)
+        return throwaway_update(config.agent, *spaces, device=config.device)
+
+    def build(self, config: TrainConfig, seeds: Seeds, say: Callable[[str], None]) -> Agent:
+        """Builds agent and replay, and gives the agent. Raises ValueError where they do not fit the envs."""
+        agent, self.replay = build_learner(config, self.venv, seeds, say)
+        return agent
+
+    def record(self) -> dict[str, Any]:
+        """Gives what ``provenance.json`` is to say of the parts: nothing."""
+        return {}
+
+    def session(self, config: TrainConfig, agent: Agent, **parts: Any) -> TrainingSession:
+        """Gives the session that trains; ``parts`` as it takes them."""
+        from trainers.config import TrainerConfig
+        from trainers.online import TrainingSession
+
+        assert isinstance(config.trainer, TrainerConfig)
+        assert self.replay is not None
+        return TrainingSession(config.trainer, agent, self.venv, self.replay, **parts)
+
+    def close(self) -> None:
+        """Closes the envs."""
+        self.venv.close()
 
 
 def build_learner(
     config: TrainConfig, venv: VectorEnv, seeds: Seeds, say: Callable[[str], None]
 ) -> tuple[Agent, Replay]:
-    """Builds the agent and the memory it learns from.
+    """Builds the agent of an online run and the memory it learns from.
 
     Args:
         config: the run's config.
@@ -31,12 +80,11 @@ def build_learner(
     from trainers.seeding import seed_global_rngs
 
     agent_config: Any = config.agent
+    trainer: Any = config.trainer
     spaces = (venv.single_observation_space, venv.single_action_space)
     seed_global_rngs(seeds)
-    agent = agent_config.build(*spaces, device=config.device, seed=seeds.sequence("agent"))
-    if agent_config.pruning is not None:
-        steps = total_gradient_steps(agent_config, len(venv), config.trainer.total_env_steps)
-        agent_config.pruning.attach(agent, total_gradient_steps=steps, seed=seeds.sequence("pruning"))
+    agent = build_agent(config, spaces, seeds)
+    attach_pruner(config, agent, seeds, total_gradient_steps(agent_config, len(venv), trainer.total_env_steps))
     if agent.kind == "off_policy":
         replay_config = agent_config.replay
     else:
@@ -45,8 +93,43 @@ def build_learner(
     return agent, replay
 
 
+def build_agent(
+    config: TrainConfig, spaces: Spaces, seeds: Seeds, *, device: str | None = None, data: DataSummary | None = None
+) -> Agent:
+    """Builds a run's agent with fresh weights.
+
+    Args:
+        config: the run's config.
+        spaces: of observations and actions of one env.
+        seeds: of the run.
+        device: where the networks live; None for the config's.
+        data: what a sequence model has to know of its data; other agents take none.
+    """
+    agent_config: Any = config.agent
+    knowledge: dict[str, Any] = {}
+    if learns_from_segments(config):
+        if data is None:
+            raise ValueError(f"agent={agent_config.name} cannot be built without a summary of its data")
+        knowledge = {"data": data, "total_gradient_steps": config.trainer.total_steps}
+    agent: Agent = agent_config.build(
+        *spaces, device=device or config.device, seed=seeds.sequence("agent"), **knowledge
+    )
+    return agent
+
+
+def learns_from_segments(config: TrainConfig) -> bool:
+    """Says whether the agent is a sequence model, which learns from segments of trajectories."""
+    return hasattr(config.agent, "context_length")
+
+
+def attach_pruner(config: TrainConfig, agent: Agent, seeds: Seeds, gradient_steps: int) -> None:
+    """Attaches the pruner where the config asks for one, for a run of so many gradient steps."""
+    if config.agent.pruning is not None:
+        config.agent.pruning.attach(agent, total_gradient_steps=gradient_steps, seed=seeds.sequence("pruning"))
+
+
 def total_gradient_steps(agent_config: Any, num_envs: int, total_env_steps: int) -> int:
-    """Gives the gradient steps of a whole run, exactly as the training session will make them.
+    """Gives the gradient steps of a whole online run, exactly as the training session will make them.
 
     Args:
         agent_config: of a learning agent.
@@ -66,29 +149,39 @@ def total_gradient_steps(agent_config: Any, num_envs: int, total_env_steps: int)
     return max(0, rounds) * round(agent_config.replay_ratio * step)
 
 
-def settled(config: TrainConfig, venv: VectorEnv, say: Callable[[str], None]) -> TrainConfig:
+def settled(
+    config: TrainConfig,
+    throwaway_update: Callable[[TrainConfig], Callable[[], None]],
+    say: Callable[[str], None],
+    world: World,
+) -> TrainConfig:
     """Replaces ``auto`` by what this machine offers: the device, and the number of threads by measurement.
 
     A resumed run keeps what was settled at its start, for other threads sum floats in another order.
 
     Args:
         config: as the user gave it.
-        venv: gives the spaces.
+        throwaway_update: makes a gradient step that changes nothing, from the config with its device.
         say: told the outcome.
+        world: of several processes each takes its share of the CPUs, unmeasured.
     Returns:
         the config with a device and a number of threads.
     """
+    from trainers.threads import available_cpus, choose_torch_threads
+
+    config = config.model_copy(update={"device": settled_device(config)})
+    if config.threads == "auto" and world.size > 1:
+        config = config.model_copy(update={"threads": max(1, available_cpus() // world.local_size)})
+    if config.threads == "auto":
+        threads, _ = choose_torch_threads(throwaway_update(config), log=say)
+        config = config.model_copy(update={"threads": threads})
+    return config
+
+
+def settled_device(config: TrainConfig) -> str:
+    """Gives the device of the config, ``auto`` being cuda where there is one."""
     import torch
 
     if config.device == "auto":
-        config = config.model_copy(update={"device": "cuda" if torch.cuda.is_available() else "cpu"})
-    if config.threads == "auto":
-        from trainers.threads import choose_torch_threads
-        from trainers.throwaway import throwaway_update
-
-        update = throwaway_update(
-            config.agent, venv.single_observation_space, venv.single_action_space, device=config.device
-        )
-        threads, _ = choose_torch_threads(update, log=say)
-        config = config.model_copy(update={"threads": threads})
-    return config
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.device

@@ -1,4 +1,4 @@
-"""The jobs of a sweep on this machine: each a fresh ``sextant train`` process, some of them side by side."""
+"""The jobs of a sweep or a study on this machine: each a fresh ``sextant`` process, some of them side by side."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class LocalJobs:
         """Runs every job and waits for the last one.
 
         Args:
-            jobs: the overrides of each.
+            jobs: of each the command and its arguments, such as ``train`` and overrides.
         Returns:
             what went wrong with each; empty where nothing did.
         """
         with self._stopping_on_signals(), ThreadPoolExecutor(max_workers=self._at_once) as pool:
-            futures = [pool.submit(self._run_one, number, overrides) for number, overrides in enumerate(jobs)]
+            futures = [pool.submit(self._run_one, number, job) for number, job in enumerate(jobs)]
             return [future.result() for future in futures]
 
-    def _run_one(self, number: int, overrides: Sequence[str]) -> str:
+    def _run_one(self, number: int, job: Sequence[str]) -> str:
         if self._stopped.is_set():
             return "not started"
-        print(f"[job {number}] sextant train {shlex.join(overrides)}", flush=True)
+        print(f"[job {number}] sextant {shlex.join(job)}", flush=True)
         side_by_side = self._at_once > 1
         with subprocess.Popen(
-            [sys.executable, "-m", "sextant", "train", *overrides],
+            [sys.executable, "-m", "sextant", *job],
             env=os.environ | {"PYTHONPATH": python_path()},
             text=True,
             stdout=subprocess.PIPE if side_by_side else None,

@@ -10,12 +10,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from envs.base import Strict, nearest
-from sextant.config import compose_train_config, validated
+from sextant.config import validated
 from sextant.key_values import split_key_values
-from sextant.local_jobs import LocalJobs
 from sextant.refusal import ConfigError
-from sextant.run_dirs import RunError
-from studies import STUDIES, Scale, Study
+from sextant.study_stages import Stages
+from studies import STUDIES, Arm, Scale, Stage, Study
 
 
 class StudyConfig(Strict):
@@ -73,19 +72,14 @@ def run_study(name: str, config: StudyConfig) -> Path:
         raise ConfigError(f"scale={config.scale}: study {name} has {' | '.join(study.scales)}")
     scale = study.scales[config.scale]
     folder = config.runs_dir / f"{name}-{config.scale}"
-    jobs = [
-        [*overrides, f"runs_dir={folder / arm.name}", "resume=auto", *_thread_share(overrides, config.jobs)]
-        for arm, _, overrides in scale.runs()
-    ]
-    for job in jobs:
-        compose_train_config(job)
+    stages = Stages(scale, folder, config.jobs)
+    stages.check()
     print(f"study {name}, scale {config.scale}: {_size(scale)}; {scale.takes}", flush=True)
-    outcomes = LocalJobs(config.jobs).run(jobs)
-    if wrong := [f"  job {number}: {outcome}" for number, outcome in enumerate(outcomes) if outcome]:
-        raise RunError(
-            "\n".join([f"{len(wrong)} of {len(jobs)} runs did not finish; the same command goes on", *wrong])
-        )
+    stages.run()
     from sextant.compare import run_compare
+    from sextant.compare_runs import find_runs
+    from sextant.study_probes import write_probes
+    from sextant.study_tables import write_tables
 
     out = config.out or folder / "results"
     arms = {folder / arm.name: arm.name for arm in scale.arms}
@@ -94,12 +88,15 @@ def run_study(name: str, config: StudyConfig) -> Path:
     provenance = json.loads(newest.read_text(encoding="utf-8"))["starts"][-1]
     from trainers.run_log import write_atomically
 
-    write_atomically(out / "README.md", page(study, config.scale, (out / "table.md").read_text("utf-8"), provenance))
+    runs = {arm.name: find_runs([folder / arm.name]) for arm in scale.arms}
+    tables = "\n".join(filter(None, [write_probes(study.probes, runs, out), write_tables(study.tables, runs, out)]))
+    table = (out / "table.md").read_text("utf-8")
+    write_atomically(out / "README.md", page(study, config.scale, table, provenance, tables))
     print(f"results: {out / 'README.md'}")
     return out
 
 
-def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any]) -> str:
+def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any], tables: str = "") -> str:
     """Gives the page of a study's results.
 
     Args:
@@ -107,6 +104,7 @@ def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any
         scale_name: what was run.
         table: of the comparison, Markdown.
         provenance: of the last start of its newest run.
+        tables: of probes and metrics, Markdown.
     """
     scale = study.scales[scale_name]
     commit = provenance["git"]["commit"] or "unknown"
@@ -115,7 +113,8 @@ def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any
         f"{name} {version}" for name, version in provenance["versions"].items() if version != "missing"
     )
     common = " ".join(f"`{override}`" for override in scale.common)
-    arms = [f"| {arm.name} | {' '.join(f'`{override}`' for override in arm.overrides)} |" for arm in scale.arms]
+    arms = [f"| {arm.name} | {_settings(arm)} |" for arm in scale.arms]
+    earlier = [line for stage in scale.stages for line in _stage_lines(stage, compared=stage.arms is scale.arms)]
     return "\n".join(
         [
             f"# {study.title}",
@@ -128,6 +127,7 @@ def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any
             "",
             f"{_size(scale)}; {scale.takes}. Shared settings: {common}.",
             "",
+            *earlier,
             "| arm | its settings |",
             "|---|---|",
             *arms,
@@ -138,6 +138,7 @@ def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any
             "",
             "![learning curves](curves.png)",
             "",
+            *([*tables.rstrip().split("\n"), ""] if tables else ()),
             "## How to read it",
             "",
             study.reading,
@@ -154,6 +155,14 @@ def _size(scale: Scale) -> str:
     return f"{len(scale.arms)} arms x {len(scale.seeds)} seeds"
 
 
-def _thread_share(overrides: Sequence[str], jobs: int) -> list[str]:
-    """Gives runs side by side one thread each, where the study leaves the number open: measuring would be noise."""
-    return ["threads=1"] if jobs > 1 and not any(override.startswith("threads=") for override in overrides) else []
+def _settings(arm: Arm) -> str:
+    adapted = [] if arm.base is None else [f"`sextant adapt` of {arm.base}:"]
+    return " ".join([*adapted, *(f"`{override}`" for override in arm.overrides)])
+
+
+def _stage_lines(stage: Stage, *, compared: bool) -> list[str]:
+    """Gives a line for each dataset of a stage, and for each arm that is not compared but built on."""
+    lines = [f"- data `{name}`: `sextant collect {' '.join(keys)}`" for name, keys in stage.datasets.items()]
+    shared = " ".join(f"`{override}`" for override in stage.common)
+    lines += [] if compared else [f"- first, {arm.name}: {shared} {_settings(arm)}" for arm in stage.arms]
+    return [*lines, ""] if lines else []

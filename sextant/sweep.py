@@ -93,7 +93,9 @@ def run_sweep(overrides: Sequence[str]) -> int:
     sweep = plan_sweep(overrides)
     print(f"sweep: {len(sweep.jobs)} jobs, launcher {sweep.launcher}", flush=True)
     if sweep.launcher == "local":
-        outcomes = LocalJobs(sweep.jobs_at_once).run([_local_overrides(job, sweep.jobs_at_once) for job in sweep.jobs])
+        outcomes = LocalJobs(sweep.jobs_at_once).run(
+            [["train", *_local_overrides(job, sweep.jobs_at_once)] for job in sweep.jobs]
+        )
     else:
         outcomes = _run_with_plugin(sweep)
     print("sweep finished")

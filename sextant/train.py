@@ -1,19 +1,30 @@
-"""What ``sextant train`` and ``sextant resume`` do once a config is valid: build the parts, run the session, report."""
+"""What ``sextant train`` and ``sextant resume`` do once a config is valid: build the parts, run the session, report.
+
+Under ``torchrun`` every process of an offline run comes through here; only process 0 writes files and talks.
+"""
 
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sextant.learner import build_learner, settled
+from sextant.base_run import REPORT_FILE, start_from_base
+from sextant.learner import OnlineParts, settled, settled_device
+from sextant.refusal import ConfigError
 from sextant.run_dirs import RunError, RunInterrupted, find_run, new_run_dir, only_process, remove_if_empty, run_name
 from sextant.summary import final_metrics, summary_lines
 from sextant.training_evaluation import TrainingEvaluator
 
 if TYPE_CHECKING:
     from sextant.config import TrainConfig
+    from sextant.offline_learner import OfflineParts
+    from trainers.checkpointing import CheckpointStore, Snapshot
+    from trainers.distributed import World
+    from trainers.online import RunIdentity
+    from trainers.run_log import RunLog
 
 
 def run_train(config: TrainConfig, *, run_dir: Path | None = None) -> Path:
@@ -25,22 +36,27 @@ def run_train(config: TrainConfig, *, run_dir: Path | None = None) -> Path:
     Returns:
         the run directory.
     Raises:
+        ConfigError: if the data of an offline run is missing, damaged, or does not fit the agent and env.
         RunError: if the directory holds another run, another process is at work in it, or agent and env do not fit.
         RunInterrupted: after SIGTERM or Ctrl-C, when the checkpoint is written.
     """
-    if config.resume == "auto" and run_dir is None:
-        found = find_run(config)
-        if found is not None:
-            return run_resume(found)
-    run_dir = run_dir or new_run_dir(config)
-    if (run_dir / "config.yaml").exists():
-        raise RunError(f"{run_dir} already holds a run; use `sextant resume {run_dir}`, or choose another directory")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with only_process(run_dir):
-            _train(config, run_dir, fresh=True)
-    finally:
-        remove_if_empty(run_dir)
+    with _world(config) as world:
+        found = find_run(config) if config.resume == "auto" and run_dir is None and world.is_main else None
+        if resumed := world.share(str(found or "")):
+            return _resume(Path(resumed), world)
+        if run_dir is None:
+            run_dir = Path(world.share(str(new_run_dir(config)) if world.is_main else ""))
+        if (run_dir / "config.yaml").exists():
+            raise RunError(
+                f"{run_dir} already holds a run; use `sextant resume {run_dir}`, or choose another directory"
+            )
+        run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            with only_process(run_dir) if world.is_main else nullcontext():
+                _train(config, run_dir, world, fresh=True)
+        finally:
+            if world.is_main:
+                remove_if_empty(run_dir)
     return run_dir
 
 
@@ -52,93 +68,152 @@ def run_resume(run_dir: Path) -> Path:
     Returns:
         the run directory.
     Raises:
+        ConfigError: if the data of an offline run is not what it was started on.
         RunError: if there is no run, or another process is at work in it.
     """
     from sextant.config import load_run_config
 
     if not (run_dir / "config.yaml").exists():
         raise RunError(f"{run_dir} holds no run: config.yaml is missing")
-    with only_process(run_dir):
-        _train(load_run_config(run_dir), run_dir, fresh=False)
+    with _world(load_run_config(run_dir)) as world:
+        return _resume(run_dir, world)
+
+
+def _resume(run_dir: Path, world: World) -> Path:
+    from sextant.config import load_run_config
+
+    with only_process(run_dir) if world.is_main else nullcontext():
+        _train(load_run_config(run_dir), run_dir, world, fresh=False)
     return run_dir
 
 
-def _train(config: TrainConfig, run_dir: Path, *, fresh: bool) -> None:
+@contextmanager
+def _world(config: TrainConfig) -> Iterator[World]:
+    """Joins the processes that torchrun started; without it, the run is one process and nothing is imported."""
+    from trainers.distributed import ALONE, joined_world, torchrun_size
+
+    if torchrun_size() == 1:
+        yield ALONE
+        return
+    if config.trainer.name != "offline":
+        raise RunError(f"trainer={config.trainer.name} runs in one process, but torchrun started {torchrun_size()}")
+    with joined_world(cuda=settled_device(config) == "cuda") as world:
+        yield world
+
+
+def _train(config: TrainConfig, run_dir: Path, world: World, *, fresh: bool) -> None:
     """Builds the parts and trains; the run directory exists and is locked."""
     from rich.console import Console
 
     from memory.config import ReplayTooLarge
     from trainers.checkpointing import CheckpointStore
-    from trainers.online import RunIdentity, TrainingSession
     from trainers.progress import Progress
-    from trainers.run_log import RunLog
     from trainers.seeding import Seeds
     from trainers.threads import keep_freed_memory, set_torch_threads
 
     keep_freed_memory()
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not world.is_main)
 
     def say(message: str) -> None:
         console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     say(f"run directory: {run_dir}")
-    checkpoints = CheckpointStore(run_dir / "checkpoints", keep=config.trainer.keep_checkpoints, warn=say)
-    newest = checkpoints.load_latest()
-    if newest is not None and newest.env_steps >= config.trainer.total_env_steps:
-        say(f"nothing to do: the run has its {newest.env_steps:,} env steps")
+    store = CheckpointStore(
+        run_dir / "checkpoints", keep=config.trainer.keep_checkpoints, warn=say, read_only=not world.is_main
+    )
+    newest = _newest(store, world)
+    if newest is not None and newest.env_steps >= config.trainer.total_steps:
+        say(f"nothing to do: the run has its {newest.env_steps:,} {config.trainer.axis.replace('_', ' ')}")
         return
     if newest is None and any((run_dir / "checkpoints").glob("*.corrupt*")):
         raise RunError(f"no intact checkpoint in {run_dir / 'checkpoints'}; start a new run")
-    venv = config.env.make_training_env()
-    try:
+    with closing(_parts(config, run_dir, world, say)) as parts:
         if fresh:
-            config = settled(config, venv, say)
+            config = settled(config, parts.throwaway_update, say, world)
         assert isinstance(config.threads, int)
         set_torch_threads(config.threads)
         seeds = Seeds(config.seed)
         try:
-            agent, replay = build_learner(config, venv, seeds, say)
-        except ReplayTooLarge:
+            agent = parts.build(config, seeds, say)
+            if newest is None:
+                start_from_base(config, agent, run_dir if world.is_main else None, say)
+        except (ReplayTooLarge, ConfigError):
             raise
         except ValueError as error:
             raise RunError(str(error)) from error
-        _describe_run(config, run_dir)
-        protocol = config.env.training_protocol()
-        with closing(RunLog(run_dir, purge_step=None if fresh else newest.env_steps + 1 if newest else 0)) as log:
-            if newest is None:
-                log.text("config", f"```yaml\n{(run_dir / 'config.yaml').read_text(encoding='utf-8')}```")
-            identity = RunIdentity(
-                name=run_name(run_dir),
-                seed=config.seed,
-                env_id=config.env.env_id,
-                tasks=getattr(protocol, "tasks", None) or [protocol.env_name],
-                protocol_id=protocol.id,
-                protocol_hash=protocol.hash,
-            )
-            session = TrainingSession(
-                config.trainer,
+        if world.is_main:
+            _describe_run(config, run_dir, parts.record())
+        world.barrier()
+        with _run_log(config, run_dir, newest, world, fresh=fresh) as log:
+            session = parts.session(
+                config,
                 agent,
-                venv,
-                replay,
                 seeds=seeds,
                 log=log,
-                checkpoints=checkpoints,
-                run=identity,
-                evaluate=TrainingEvaluator(config, agent, run_dir, log, say),
+                checkpoints=store,
+                run=_identity(config, run_dir),
+                evaluate=None if log is None else TrainingEvaluator(config, agent, run_dir, log, say),
                 progress=Progress(console),
             )
             result = session.fit(newest)
-            if result.status == "finished":
-                log.hyperparameters(config.model_dump(mode="json"), final_metrics(result.state), result.state.env_steps)
-        for line in summary_lines(run_dir, result):
+            if result.status == "finished" and log is not None:
+                metrics = final_metrics(result.state, config.trainer.axis)
+                log.hyperparameters(config.model_dump(mode="json"), metrics, result.state.env_steps)
+        for line in summary_lines(run_dir, result, config.trainer.axis):
             say(line)
         if result.status == "interrupted":
             raise RunInterrupted
-    finally:
-        venv.close()
 
 
-def _describe_run(config: TrainConfig, run_dir: Path) -> None:
+def _parts(config: TrainConfig, run_dir: Path, world: World, say: Callable[[str], None]) -> OnlineParts | OfflineParts:
+    if config.trainer.name == "online":
+        return OnlineParts(config)
+    from sextant.offline_learner import OfflineParts
+
+    return OfflineParts(config, run_dir, world, say)
+
+
+def _newest(store: CheckpointStore, world: World) -> Snapshot | None:
+    """Loads the newest intact checkpoint: the process that may set damaged ones aside chooses for all."""
+    newest = store.load_latest() if world.is_main else None
+    chosen = world.share("" if newest is None else str(newest.index))
+    return store.load(int(chosen)) if chosen and not world.is_main else newest
+
+
+@contextmanager
+def _run_log(
+    config: TrainConfig, run_dir: Path, newest: Snapshot | None, world: World, *, fresh: bool
+) -> Iterator[RunLog | None]:
+    """Opens the run's files in the process that writes them; gives the others None."""
+    from trainers.run_log import RunLog
+
+    if not world.is_main:
+        yield None
+        return
+    purge_step = None if fresh else newest.env_steps + 1 if newest else 0
+    with closing(RunLog(run_dir, purge_step=purge_step, axis=config.trainer.axis)) as log:
+        if newest is None:
+            log.text("config", f"```yaml\n{(run_dir / 'config.yaml').read_text(encoding='utf-8')}```")
+            if (run_dir / REPORT_FILE).exists():
+                log.text("adaptation", f"```json\n{(run_dir / REPORT_FILE).read_text(encoding='utf-8')}```")
+        yield log
+
+
+def _identity(config: TrainConfig, run_dir: Path) -> RunIdentity:
+    from trainers.online import RunIdentity
+
+    protocol = config.env.training_protocol()
+    return RunIdentity(
+        name=run_name(run_dir),
+        seed=config.seed,
+        env_id=config.env.env_id,
+        tasks=getattr(protocol, "tasks", None) or [protocol.env_name],
+        protocol_id=protocol.id,
+        protocol_hash=protocol.hash,
+    )
+
+
+def _describe_run(config: TrainConfig, run_dir: Path, facts: Mapping[str, Any]) -> None:
     """Writes config.yaml once, and one more entry in provenance.json for each start of the run."""
     from sextant.config import save_run_config
     from sextant.provenance import provenance
@@ -146,6 +221,6 @@ def _describe_run(config: TrainConfig, run_dir: Path) -> None:
 
     path = run_dir / "provenance.json"
     starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
-    write_atomically(path, json.dumps({"starts": [*starts, provenance(config)]}, indent=2) + "\n")
+    write_atomically(path, json.dumps({"starts": [*starts, {**provenance(config), **facts}]}, indent=2) + "\n")
     if not (run_dir / "config.yaml").exists():
         save_run_config(config, run_dir)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class TrainingEvaluator:
         """Plays the protocol's episodes with the agent as it is now.
 
         Args:
-            env_steps: env steps the agent has been trained for.
+            env_steps: env steps the agent has been trained for; gradient steps of an offline run.
         Returns:
             the score and what to log.
         """
@@ -77,6 +77,8 @@ class TrainingEvaluator:
         self._film(env_steps)
         shown = ("return_mean", "return_std", "length_mean", "human_normalised", "success_rate")
         metrics = {f"eval/{name}": summary[name] for name in shown if summary.get(name) is not None}
+        if config.trainer.name == "offline":
+            metrics |= per_task_success(summary)
         return Evaluation(score=metrics.get("eval/success_rate", metrics["eval/return_mean"]), metrics=metrics)
 
     def _film(self, env_steps: int) -> None:
@@ -106,3 +108,12 @@ class TrainingEvaluator:
             count=min(config.trainer.videos_per_evaluation, self.num_episodes),
             env_steps=env_steps,
         )
+
+
+def per_task_success(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Gives the success rate at any step of every task, where there are several and the env knows success."""
+    return {
+        f"eval/success/{task}": part["success_rate"]
+        for task, part in summary.get("tasks", {}).items()
+        if "success_rate" in part
+    }

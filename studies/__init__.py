@@ -5,8 +5,8 @@ Plain data: importing this package is cheap. ``sextant study`` runs it.
 
 from studies.precision import PRECISION
 from studies.pruning import PRUNING
-from studies.study import Arm, Scale, Study
+from studies.study import Arm, MetricsTable, Probe, Scale, Stage, Study
 
 STUDIES = {study.name: study for study in (PRECISION, PRUNING)}
 
-__all__ = ["STUDIES", "Arm", "Scale", "Study"]
+__all__ = ["STUDIES", "Arm", "MetricsTable", "Probe", "Scale", "Stage", "Study"]

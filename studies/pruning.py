@@ -1,6 +1,6 @@
 """Is a network whose smallest weights are removed during training a better one than the dense network it started as?"""
 
-from studies.study import Arm, Scale, Study
+from studies.study import Arm, MetricsTable, Scale, Study
 
 MINATAR = (
     "agent=dqn_minatar",
@@ -30,6 +30,10 @@ PRUNING = Study(
     "means of human-normalised scores) at 40 million frames on 15 Atari games with the IMPALA network. What is seen "
     "here was seen here: one small game, a small network, runs that are hundreds of times shorter. It can show that "
     "pruning to this sparsity costs nothing, or costs something, at this size; it cannot confirm or refute the paper.",
+    tables=(
+        MetricsTable("layers", "Final sparsity of each layer", "layer", ("agent/sparsity/",)),
+        MetricsTable("diagnostics", "Last diagnostics", "diagnostic", ("diagnostics/",)),
+    ),
     scales={
         "smoke": Scale(
             takes="two minutes on 2 cores",

@@ -12,11 +12,31 @@ class Arm:
 
     Attributes:
         name: label in tables and plots, and folder of its runs.
-        overrides: of ``sextant train``, on top of the scale's.
+        overrides: of ``sextant train``, or of ``sextant adapt`` where there is a base; on top of the stage's.
+        base: arm of an earlier stage whose run, of the same seed, is adapted; None trains from the start.
     """
 
     name: str
     overrides: tuple[str, ...] = ()
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that others build on: data are collected, then arms trained.
+
+    In overrides, ``{data}`` stands for the folder of the datasets, and ``{run:ARM}`` for that arm's run of an earlier
+    stage: of the same seed, and of the first seed where data are collected.
+
+    Attributes:
+        arms: what is trained.
+        common: overrides of all arms without a base.
+        datasets: by name, the keys of ``sextant collect``; they lie in ``{data}/NAME``.
+    """
+
+    arms: tuple[Arm, ...] = ()
+    common: tuple[str, ...] = ()
+    datasets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,21 +45,68 @@ class Scale:
 
     Attributes:
         takes: how long, and on what.
-        common: overrides of all arms.
+        common: overrides of all arms without a base.
         arms: what is compared.
         seeds: each arm is trained once per seed.
+        datasets: collected before the arms are trained; see :class:`Stage`.
+        before: stages that come first, and are not compared.
     """
 
     takes: str
     common: tuple[str, ...]
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
+    datasets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    before: tuple[Stage, ...] = ()
 
-    def runs(self) -> Iterator[tuple[Arm, int, list[str]]]:
-        """Gives arm, seed and overrides of every run, seed by seed, so that a study cut short compares what it has."""
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages in their order, that of the compared arms last."""
+        return (*self.before, Stage(self.arms, self.common, self.datasets))
+
+    def runs(self, stage: Stage | None = None) -> Iterator[tuple[Arm, int, list[str]]]:
+        """Gives arm, seed and overrides of every run, seed by seed, so that a study cut short compares what it has.
+
+        Args:
+            stage: whose runs; None for the compared ones.
+        """
+        stage = stage or self.stages[-1]
         for seed in self.seeds:
-            for arm in self.arms:
-                yield arm, seed, [*self.common, *arm.overrides, f"seed={seed}"]
+            for arm in stage.arms:
+                common = stage.common if arm.base is None else ()
+                yield arm, seed, [*common, *arm.overrides, f"seed={seed}"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question put to trained agents: how they score when evaluated otherwise than they were trained.
+
+    Attributes:
+        name: heading of its column.
+        arguments: keys of ``sextant evaluate``.
+        arms: which ones are asked; empty for all.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    arms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MetricsTable:
+    """A table of what the runs measured last, by arm, as means over seeds.
+
+    Attributes:
+        file: name of its CSV, without the ending.
+        title: heading on the page.
+        rows: heading of its first column: what the metrics' names are.
+        prefixes: of the columns of ``metrics.csv`` that enter it; names are shown without them.
+    """
+
+    file: str
+    title: str
+    rows: str
+    prefixes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -53,6 +120,8 @@ class Study:
         reading: how to read the result; what the paper claimed, at which scale, and what was not tried here.
         scales: by name: ``smoke``, ``cpu`` or ``gpu``.
         metric: of the comparison (see ``sextant compare``); None chooses by env.
+        tables: of metrics, printed below the comparison.
+        probes: evaluations of the finished runs, printed below the comparison.
     """
 
     name: str
@@ -61,3 +130,5 @@ class Study:
     reading: str
     scales: Mapping[str, Scale] = field(default_factory=dict)
     metric: str | None = None
+    tables: tuple[MetricsTable, ...] = ()
+    probes: tuple[Probe, ...] = ()

@@ -47,11 +47,12 @@ def test_every_config_class_is_frozen_and_refuses_unknown_keys(model):
 def env_for(agent: str) -> list[str]:
     """Gives overrides under which an agent preset has an env that suits it."""
     for env in ENVS:
-        try:
-            compose_train_config([f"agent={agent}", f"env={env}"])
-        except ValueError:
-            continue
-        return [f"agent={agent}", f"env={env}"]
+        for trainer in ([], ["trainer=offline", "trainer.data=[x]"]):
+            try:
+                compose_train_config([f"agent={agent}", f"env={env}", *trainer])
+            except ValueError:
+                continue
+            return [f"agent={agent}", f"env={env}", *trainer]
     raise AssertionError(f"no env preset suits agent={agent}")
 
 

@@ -1,20 +1,24 @@
-"""Configuration of the training loop: how long, how often to evaluate, checkpoint and log."""
+"""Configuration of the online training loop: how long, how often to evaluate, checkpoint and log."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainerConfig(BaseModel):
-    """Length of a run and the rhythm of what happens in it; all periods in env steps (agent steps, all envs together).
+    """Length of an online run and the rhythm of what happens in it; all periods in env steps.
 
-    The run is cut into intervals of ``min(checkpoint, evaluate)`` env steps; the longer period must be a multiple of
-    the shorter one, so that a resumed run meets the same boundaries as one that was never stopped.
+    Env steps are agent steps of all envs together. The run is cut into intervals of ``min(checkpoint, evaluate)`` env
+    steps; the longer period must be a multiple of the shorter one, so that a resumed run meets the same boundaries as
+    one that was never stopped.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    axis: ClassVar[Literal["env_steps"]] = "env_steps"
+    """What the run's progress is counted in, as metrics.csv names it."""
 
     name: Literal["online"] = "online"
     total_env_steps: int = Field(
@@ -76,6 +80,11 @@ class TrainerConfig(BaseModel):
                 "the longer period must be a multiple of the shorter one"
             )
         return self
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the run, counted along `axis`."""
+        return self.total_env_steps
 
     @property
     def evaluation_period(self) -> int:

@@ -1,4 +1,4 @@
-"""The live line of a training run, and plain lines where there is no terminal."""
+"""The live line of a training run, online or offline, and plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -37,6 +37,33 @@ class Status:
     activity: str
 
 
+@dataclass(frozen=True)
+class OfflineStatus:
+    """What the line of an offline run shows.
+
+    Attributes:
+        gradient_steps, total_gradient_steps: progress (unit: gradient steps).
+        steps_per_second: gradient steps per second of training since the last boundary.
+        items_per_second: what those were made on, per second.
+        item: what that is ("env steps", "transitions").
+        sampling_share, learner_share, evaluation_share: shares of this process's wall time; the rest is overhead.
+        last_score, best_score: evaluation scores, or None before the first.
+        activity: what is going on (``training``, ``evaluating``, ``saving``).
+    """
+
+    gradient_steps: int
+    total_gradient_steps: int
+    steps_per_second: float
+    items_per_second: float
+    item: str
+    sampling_share: float
+    learner_share: float
+    evaluation_share: float
+    last_score: float | None
+    best_score: float | None
+    activity: str
+
+
 def _seconds(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -58,6 +85,20 @@ def line(status: Status) -> str:
         f"{status.steps_per_second:,.0f} steps/s  env {status.env_share:.0%} learner {status.learner_share:.0%} "
         f"other {other:.0%}  train {_score(status.train_return)}  last {_score(status.last_score)}  "
         f"best {_score(status.best_score)}  ETA {eta}"
+    )
+
+
+def offline_line(status: OfflineStatus) -> str:
+    """Gives the status of an offline run as one line."""
+    remaining = max(0, status.total_gradient_steps - status.gradient_steps)
+    eta = _seconds(remaining / status.steps_per_second) if status.steps_per_second > 0 else "-"
+    other = max(0.0, 1.0 - status.sampling_share - status.learner_share - status.evaluation_share)
+    return (
+        f"{status.activity:<10} {status.gradient_steps:>9,}/{status.total_gradient_steps:,} gradient steps "
+        f"({status.gradient_steps / status.total_gradient_steps:4.0%})  {status.steps_per_second:,.1f} steps/s  "
+        f"{status.items_per_second:,.0f} {status.item}/s  sampling {status.sampling_share:.0%} "
+        f"learner {status.learner_share:.0%} evaluation {status.evaluation_share:.0%} other {other:.0%}  "
+        f"last {_score(status.last_score)}  best {_score(status.best_score)}  ETA {eta}"
     )
 
 
@@ -87,13 +128,14 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def show(self, status: Status) -> None:
+    def show(self, status: Status | OfflineStatus) -> None:
         """Shows a status."""
+        text = line(status) if isinstance(status, Status) else offline_line(status)
         if self._live is not None:
-            self._live.update(Text(line(status), no_wrap=True, overflow="ellipsis"))
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
         elif time.monotonic() - self._last_plain >= self._every:
             self._last_plain = time.monotonic()
-            self.say(line(status))
+            self.say(text)
 
     def say(self, message: str) -> None:
         """Prints a message above the line."""

@@ -103,16 +103,17 @@ class CsvTable:
 class RunLog:
     """The files of one run directory that grow with every log point."""
 
-    def __init__(self, run_dir: Path, *, purge_step: int | None = None) -> None:
+    def __init__(self, run_dir: Path, *, purge_step: int | None = None, axis: str = "env_steps") -> None:
         """Opens the files of a run.
 
         Args:
             run_dir: the run directory; must exist.
-            purge_step: on resume, the first env step whose TensorBoard events are to be forgotten.
+            purge_step: on resume, the first step whose TensorBoard events are to be forgotten.
+            axis: what the run's steps are, ``env_steps`` or ``gradient_steps``: the first column of both tables.
         """
         from torch.utils.tensorboard import SummaryWriter
 
-        self.run_dir = run_dir
+        self.run_dir, self.axis = run_dir, axis
         self.metrics = CsvTable(run_dir / "metrics.csv")
         self.timing = CsvTable(run_dir / "timing.csv")
         self._episodes = open(run_dir / "episodes.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed by close())
@@ -122,34 +123,34 @@ class RunLog:
         """Appends one training episode (a line of JSON)."""
         self._episodes.write(record_json + "\n")
 
-    def point(self, env_steps: int, values: Mapping[str, float | int]) -> None:
-        """Writes one row of clock-free values, also as TensorBoard scalars over env steps."""
-        self.metrics.append({"env_steps": env_steps, **values})
+    def point(self, steps: int, values: Mapping[str, float | int]) -> None:
+        """Writes one row of clock-free values, also as TensorBoard scalars over the steps."""
+        self.metrics.append({self.axis: steps, **values})
         for name, value in values.items():
-            self.tensorboard.add_scalar(name if "/" in name else f"progress/{name}", value, env_steps)
+            self.tensorboard.add_scalar(name if "/" in name else f"progress/{name}", value, steps)
         self._episodes.flush()
 
-    def speed(self, env_steps: int, values: Mapping[str, float]) -> None:
+    def speed(self, steps: int, values: Mapping[str, float]) -> None:
         """Writes one row of times and speeds, also to TensorBoard under ``speed/``."""
-        self.timing.append({"env_steps": env_steps, **values})
+        self.timing.append({self.axis: steps, **values})
         for name, value in values.items():
-            self.tensorboard.add_scalar(f"speed/{name}", value, env_steps)
+            self.tensorboard.add_scalar(f"speed/{name}", value, steps)
 
-    def image(self, name: str, image: np.ndarray, env_steps: int) -> None:
+    def image(self, name: str, image: np.ndarray, steps: int) -> None:
         """Puts an image on TensorBoard's Images page.
 
         Args:
             name: its tag.
             image: uint8 RGB, height x width x 3.
-            env_steps: of its slider.
+            steps: of its slider.
         """
-        self.tensorboard.add_image(name, image, env_steps, dataformats="HWC")
+        self.tensorboard.add_image(name, image, steps, dataformats="HWC")
 
     def text(self, name: str, text: str) -> None:
         """Puts a text (the resolved config) on TensorBoard's Text page."""
         self.tensorboard.add_text(name, text, 0)
 
-    def hyperparameters(self, config: Mapping[str, Any], metrics: Mapping[str, float], env_steps: int) -> None:
+    def hyperparameters(self, config: Mapping[str, Any], metrics: Mapping[str, float], steps: int) -> None:
         """Enters the run in TensorBoard's HParams page, so that runs can be compared by setting and result."""
         from torch.utils.tensorboard.summary import hparams
 
@@ -158,7 +159,7 @@ class RunLog:
         for summary in hparams(flat, dict(metrics)):  # type: ignore[no-untyped-call]
             writer._get_file_writer().add_summary(summary)
         for name, value in metrics.items():
-            self.tensorboard.add_scalar(name, value, env_steps)
+            self.tensorboard.add_scalar(name, value, steps)
 
     def position(self) -> dict[str, Any]:
         """Gives where the files end now (after flushing them to disk), for a checkpoint's counters."""

@@ -12,7 +12,7 @@ RECENT_EPISODES = 100
 
 @dataclass
 class RunState:
-    """Counters of a run.
+    """Counters of a run. An offline run has no env steps: its gradient steps stand in their place.
 
     Attributes:
         env_steps: env steps so far, all envs together.

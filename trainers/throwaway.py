@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from tianshou.utils.torch_utils import policy_within_training_step
 
 from memory.config import ReplayConfig
+
+if TYPE_CHECKING:
+    from agents.interface import Agent
+    from trainers.offline_data import OfflineDataset
 
 
 def throwaway_update(
@@ -52,5 +56,22 @@ def throwaway_update(
     def update() -> None:
         with policy_within_training_step(agent.algorithm.policy):
             agent.algorithm.update(buffer=replay, **arguments)
+
+    return update
+
+
+def throwaway_offline_update(agent: Agent, dataset: OfflineDataset) -> Callable[[], None]:
+    """Gives one gradient step of an agent that is thrown away, on batches of the run's own data.
+
+    Args:
+        agent: changes with every step.
+        dataset: its stream moves on while the agent samples, and is put back after every step.
+    """
+    start = dataset.state()
+
+    def update() -> None:
+        with policy_within_training_step(agent.algorithm.policy):
+            agent.update(dataset.source, dataset.batch_size, 1)
+        dataset.load(*start)
 
     return update

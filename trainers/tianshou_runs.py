@@ -1,6 +1,6 @@
-"""Tianshou's online trainers with our collector: counters, warm-up, clean stops, and its known defects kept out.
+"""Tianshou's trainers with our collector and data: counters, warm-up, clean stops, and its known defects kept out.
 
-Only private seams of ``OnlineTrainer`` that ``tests/trainers/test_tianshou_runs.py`` guards are overridden.
+Only private seams of Tianshou's trainers that ``tests/trainers/test_tianshou_runs.py`` guards are overridden.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from tianshou.algorithm.algorithm_base import TrainingStats
 from tianshou.data.collector import CollectStatsBase
-from tianshou.trainer import OffPolicyTrainer, OffPolicyTrainerParams, OnPolicyTrainer, OnPolicyTrainerParams
+from tianshou.trainer import (
+    OfflineTrainer,
+    OfflineTrainerParams,
+    OffPolicyTrainer,
+    OffPolicyTrainerParams,
+    OnPolicyTrainer,
+    OnPolicyTrainerParams,
+)
+from tianshou.utils.torch_utils import policy_within_training_step
 
 from trainers.config import env_steps_per_training_step
 
 if TYPE_CHECKING:
     from agents.interface import Agent
     from trainers.collector import OnlineCollector
+    from trainers.offline_data import OfflineDataset
+    from trainers.speed import PhaseClock
 
 WARM_UP_VECTOR_STEPS = 32
 """Vector steps collected at once, at most, while no updates are made (fewer calls; no result depends on it)."""
@@ -140,6 +150,58 @@ class OnPolicyRun(OnPolicyTrainer):
 
     def _update_moving_avg_stats_and_log_update_data(self, update_stat: TrainingStats) -> None:
         self.hooks.after_update(int(getattr(update_stat, "gradient_steps", 1)))
+
+
+class OfflineRun(OfflineTrainer):
+    """``OfflineTrainer`` that stops at any gradient step and tells the session of each.
+
+    Where an agent may take several gradient steps in one call, calls end at multiples of ``dataset.joint_steps``: which
+    steps share one does not depend on where a run was stopped.
+    """
+
+    def __init__(
+        self, agent: Agent, dataset: OfflineDataset, hooks: Hooks, clock: PhaseClock, *, gradient_step: int = 0
+    ) -> None:
+        """Wires Tianshou's trainer.
+
+        Args:
+            agent: learns.
+            dataset: what its batches come from.
+            hooks: called after each call of the agent.
+            clock: told the time spent in those calls.
+            gradient_step: gradient steps done so far (when a run is resumed).
+        """
+        self.hooks = hooks
+        self._agent, self._clock = agent, clock
+        self._joint_steps = dataset.joint_steps
+        self._goal = gradient_step
+        algorithm: Any = agent.algorithm  # CQL's has what the trainer asks of an OfflineAlgorithm, but is none
+        super().__init__(
+            algorithm,
+            OfflineTrainerParams(
+                buffer=dataset.source, batch_size=dataset.batch_size, show_progress=False, verbose=False
+            ),
+        )
+        self._current_update_step = gradient_step
+
+    def run_to(self, gradient_steps: int) -> None:
+        """Trains until this many gradient steps are done, or until the session asks to stop."""
+        self._goal = gradient_steps
+        self._epoch += 1
+        done = False
+        while self._current_update_step < gradient_steps and not done:
+            self._env_step += self._training_step().get_env_step_advancement()
+            done = self.hooks.stop()
+
+    def _training_step(self) -> Any:
+        before = self._current_update_step
+        count = min(self._goal, (before // self._joint_steps + 1) * self._joint_steps) - before
+        batch_size = self.params.batch_size
+        with self._clock.during("learner"), policy_within_training_step(self.algorithm.policy):
+            stats = self._agent.update(self._buffer, batch_size, count)
+        self._current_update_step += count
+        self.hooks.after_update(count)
+        return self._TrainingStepResult(training_stats=stats, env_step_advancement=count * batch_size)
 
 
 def _run_epoch_to(trainer: Any, env_steps: int) -> None:

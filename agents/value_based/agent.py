@@ -19,8 +19,9 @@ from torch import Tensor
 
 from agents.interface import Agent, State, child_seed, seeded_initialization
 from agents.networks import PRECISIONS, build_body
+from agents.plasticity.renewal import Plasticity
 from agents.value_based.algorithm import ValueAlgorithm
-from agents.value_based.config import ValueBasedFields
+from agents.value_based.config import ValueFields
 from agents.value_based.q_networks import QNetwork
 from memory.replay import Replay
 
@@ -31,11 +32,11 @@ AgentT = TypeVar("AgentT", bound="ValueAgent")
 class ValueAgent(Agent):
     """Acts epsilon-greedily on action values, or greedily when it does not explore."""
 
-    kind: ClassVar[Literal["off_policy"]] = "off_policy"
+    kind: ClassVar[Literal["off_policy", "offline"]] = "off_policy"
 
     def __init__(
         self,
-        config: ValueBasedFields,
+        config: ValueFields,
         *,
         algorithm: ValueAlgorithm,
         observation_space: gymnasium.Space[Any],
@@ -102,19 +103,17 @@ class ValueAgent(Agent):
     def set_env_steps(self, env_steps: int) -> None:
         """Moves epsilon, also the one that Tianshou's own collector uses."""
         super().set_env_steps(env_steps)
-        config = self.config
-        self.epsilon = linear_decay(
-            env_steps, config.epsilon_initial, config.epsilon_final, config.learning_starts, config.epsilon_decay
-        )
+        self.epsilon = self.config.epsilon(env_steps)
         self.learner.policy.set_eps_training(self.epsilon)
 
     def metrics(self) -> dict[str, float]:
-        """Gives epsilon, the learning rate, and the last report of loss, Q mean and gradient norm."""
+        """Gives epsilon (if it learns from its own play), the learning rate, the last loss, Q mean and grad norm."""
         return {
             **super().metrics(),
-            "epsilon": self.epsilon,
+            **({"epsilon": self.epsilon} if self.kind == "off_policy" else {}),
             "learning_rate": self.config.learning_rate,
             **self.learner.last_stats,
+            **({} if self.learner.plasticity is None else self.learner.plasticity.metrics()),
         }
 
     def counters(self) -> dict[str, Any]:
@@ -125,11 +124,20 @@ class ValueAgent(Agent):
             "num_updates": self.learner.num_updates,
             "metric_sums": [float(total) for total in self.learner.sums],
             "last_stats": dict(self.learner.last_stats),
+            **({} if self.learner.plasticity is None else {"plasticity": self.learner.plasticity.counters()}),
         }
 
     def load_training_state(self, optimizer_state: Mapping[str, Any], counters: Mapping[str, Any]) -> None:
-        """Restores what `optimizer_state` and `counters` gave."""
+        """Restores what `optimizer_state` and `counters` gave.
+
+        Raises:
+            ValueError: as the base class, and if only one of state and agent has renewals.
+        """
+        if ("plasticity" in counters) != (self.learner.plasticity is not None):
+            raise ValueError("the training state of an agent with plasticity fits no agent without, nor the reverse")
         super().load_training_state(optimizer_state, counters)
+        if self.learner.plasticity is not None:
+            self.learner.plasticity.load(counters["plasticity"])
         self.learner.rng.bit_generator.state = counters["update_rng"]
         self.learner._iter = counters["num_updates"]
         self.learner.last_stats = dict(counters["last_stats"])
@@ -137,17 +145,8 @@ class ValueAgent(Agent):
             total.fill_(value)
 
 
-def linear_decay(step: int, initial: float, final: float, start: int, duration: int) -> float:
-    """Gives `initial` until `start`, `final` from `start + duration` on, and a straight line between.
-
-    Source: Dopamine, jax/agents/dqn/dqn_agent.py, linearly_decaying_epsilon.
-    """
-    fraction = min(max((step - start) / duration, 0.0), 1.0)
-    return initial + fraction * (final - initial)
-
-
 def build_value_agent(
-    config: ValueBasedFields,
+    config: ValueFields,
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
     *,
@@ -164,7 +163,7 @@ def build_value_agent(
         observation_space: of one environment.
         action_space: of one environment.
         device: where the network lives.
-        seed: of the agent; its children 0, 1 and 2 are for weights, acting and updates.
+        seed: of the agent; its children 0 to 3 are for weights, acting, updates and renewals.
         make_network: makes the network of a body, the number of actions, and the options of `QNetwork`.
         make_algorithm: makes the update rule of the arguments of `ValueAlgorithm`.
         make_agent: class of the agent.
@@ -174,21 +173,33 @@ def build_value_agent(
     """
     if not isinstance(action_space, gymnasium.spaces.Discrete):
         raise ValueError(f"action values need a discrete action space, not {action_space}")
-    with seeded_initialization(child_seed(seed, 0)):
-        body = build_body(config.network, observation_space, precision=PRECISIONS[config.precision])
-        network = make_network(
-            body, int(action_space.n), initialization=config.network.initialization, dueling=config.dueling
-        )
-        if config.noisy:
-            network.make_noisy(config.noisy_sigma)
+
+    def fresh(seed: np.random.SeedSequence) -> QNetwork:
+        with seeded_initialization(seed):
+            body = build_body(config.network, observation_space, precision=PRECISIONS[config.precision])
+            network = make_network(
+                body, int(action_space.n), initialization=config.network.initialization, dueling=config.dueling
+            )
+            if config.noisy:
+                network.make_noisy(config.noisy_sigma)
+        return network
+
     algorithm = make_algorithm(
         policy=DiscreteQLearningPolicy(
-            model=network.to(device), action_space=action_space, observation_space=observation_space
+            model=fresh(child_seed(seed, 0)).to(device), action_space=action_space, observation_space=observation_space
         ),
-        optim=TorchOptimizerFactory(torch.optim.Adam, lr=config.learning_rate, eps=config.adam_eps, fused=True),
+        optim=_optimizer(config),
         config=config,
         rng=np.random.default_rng(child_seed(seed, 2)),
     )
+    if config.plasticity is not None:
+        algorithm.plasticity = Plasticity(
+            config.plasticity,
+            algorithm.policy.model,
+            algorithm.optim._optim,
+            fresh=fresh,
+            seed=child_seed(seed, 3),
+        )
     return make_agent(
         config,
         algorithm=algorithm,
@@ -197,3 +208,11 @@ def build_value_agent(
         rng=np.random.default_rng(child_seed(seed, 1)),
         device=device,
     )
+
+
+def _optimizer(config: ValueFields) -> TorchOptimizerFactory:
+    """Gives what makes Adam, or AdamW where weights decay."""
+    usual: dict[str, Any] = {"lr": config.learning_rate, "eps": config.adam_eps, "fused": True}
+    if not config.weight_decay:
+        return TorchOptimizerFactory(torch.optim.Adam, **usual)
+    return TorchOptimizerFactory(torch.optim.AdamW, weight_decay=config.weight_decay, **usual)

@@ -31,8 +31,9 @@ from torch import Tensor
 
 from agents.heads import to_tensor
 from agents.losses import weighted_mean
+from agents.plasticity.renewal import Plasticity, replayed_states
 from agents.value_based.augmentation import augment
-from agents.value_based.config import ValueBasedFields
+from agents.value_based.config import ValueFields
 from agents.value_based.q_networks import QNetwork
 from memory.replay import Replay
 
@@ -102,7 +103,7 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
         *,
         policy: DiscreteQLearningPolicy[QNetwork],
         optim: OptimizerFactory,
-        config: ValueBasedFields,
+        config: ValueFields,
         rng: np.random.Generator,
     ) -> None:
         super().__init__(
@@ -125,6 +126,8 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
         device = self.device
         self.sums: tuple[Tensor, Tensor] = (torch.zeros((), device=device), torch.zeros((), device=device))
         self.last_stats: dict[str, float] = {}
+        self.plasticity: Plasticity | None = None
+        self._source: ReplayBuffer | None = None  # of the update at hand
 
     @abstractmethod
     def _targets(self, transitions: Transitions) -> Tensor:
@@ -179,6 +182,7 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
         Raises:
             RuntimeError: outside of a training step (see Tianshou's `policy_within_training_step`).
         """
+        self._source = buffer
         if not isinstance(buffer, Replay) or not sample_size or not self.policy.is_within_training_step:
             return super().update(buffer, sample_size)
         return self._steps_on_one_sample(buffer, sample_size, 1)
@@ -209,6 +213,7 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
     def _steps_on_one_sample(self, buffer: Replay, batch_size: int, num_steps: int) -> DQNTrainingStats:
         """Samples the batches of some gradient steps at once, values them under the target network, and takes them."""
         started = time.perf_counter()
+        self._source = buffer
         sampled, indices = buffer.sample(batch_size * num_steps)
         batch = cast(Any, sampled)
         transitions = self._gather(buffer, batch, indices)
@@ -291,6 +296,9 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
         loss = weighted_mean(prediction.loss_B, weight_B)
         self.optim.step(loss)
         self._iter += 1
+        if self.plasticity is not None:
+            assert self._source is not None
+            self.plasticity.after_step(self._iter, replayed_states(self._source))
         if self._iter % self.target_update_freq == 0:
             self._update_lagged_network_weights()
         q_B = prediction.q_BA.detach().gather(1, action_B1).squeeze(1)

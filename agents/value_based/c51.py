@@ -23,7 +23,7 @@ from torch.nn import functional
 from agents.losses import cross_entropy, project_distribution, td_target
 from agents.value_based.agent import NetworkAndRule
 from agents.value_based.algorithm import Prediction, Transitions, ValueAlgorithm
-from agents.value_based.distributional_config import C51Config
+from agents.value_based.distributional_config import AtomFields
 from agents.value_based.q_networks import CategoricalNetwork
 
 
@@ -56,7 +56,7 @@ def of_action(output_BAK: Tensor, action_B1: Tensor) -> Tensor:
     return output_BAK.gather(1, action_B1.unsqueeze(2).expand(-1, -1, output_BAK.shape[2])).squeeze(1)
 
 
-def c51_parts(config: C51Config) -> NetworkAndRule:
+def c51_parts(config: AtomFields) -> NetworkAndRule:
     """Gives what makes the network and the update rule of C51."""
     value_range = (config.value_min, config.value_max)
     return partial(CategoricalNetwork, num_atoms=config.num_atoms, value_range=value_range), C51Algorithm

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from agents.base_config import MlpConfig, NatureCnnConfig, NetworkConfig
+from agents.base_config import MlpConfig, NatureCnnConfig, NetworkConfig, Strict
 from agents.value_based.config import ValueBasedFields
 from memory.config import ReplayConfig
 
@@ -64,28 +64,33 @@ class DistributionalFields(ValueBasedFields):
         """Gives what makes the network and the update rule, as `build_value_agent` takes them."""
 
 
-class C51Config(DistributionalFields):
-    """Categorical DQN; with prioritised replay and n_step=3 Dopamine's compact Rainbow.
+class AtomFields(Strict):
+    """The fixed returns over which agents learn a distribution."""
 
-    Source: Bellemare et al. 2017; Dopamine, jax/agents/rainbow/configs/c51.gin, unless a field says otherwise.
-    """
-
-    name: Literal["c51"] = Field("c51", description="Discriminator of the agent union.")
     num_atoms: int = Field(51, ge=2, le=1001, description="Returns that carry probability. Source: c51.gin.")
     value_min: float = Field(-10.0, description="Smallest of them (units of return). Source: minus vmax of c51.gin.")
     value_max: float = Field(10.0, description="Largest of them (units of return). Source: c51.gin.")
-    learning_rate: float = Field(
-        2.5e-4, gt=0, le=1, description="Adam's step size. Source: c51.gin; rainbow.gin has 6.25e-5."
-    )
-    adam_eps: float = Field(
-        3.125e-4, gt=0, le=1, description="Adam's epsilon, outside the square root. Source: c51.gin; rainbow: 1.5e-4."
-    )
 
     @model_validator(mode="after")
     def _ordered_range(self) -> Self:
         if self.value_min >= self.value_max:
             raise ValueError(f"value_min={self.value_min} is not below value_max={self.value_max}")
         return self
+
+
+class C51Config(AtomFields, DistributionalFields):
+    """Categorical DQN; with prioritised replay and n_step=3 Dopamine's compact Rainbow.
+
+    Source: Bellemare et al. 2017; Dopamine, jax/agents/rainbow/configs/c51.gin, unless a field says otherwise.
+    """
+
+    name: Literal["c51"] = Field("c51", description="Discriminator of the agent union.")
+    learning_rate: float = Field(
+        2.5e-4, gt=0, le=1, description="Adam's step size. Source: c51.gin; rainbow.gin has 6.25e-5."
+    )
+    adam_eps: float = Field(
+        3.125e-4, gt=0, le=1, description="Adam's epsilon, outside the square root. Source: c51.gin; rainbow: 1.5e-4."
+    )
 
     @property
     def label(self) -> str:

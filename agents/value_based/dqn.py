@@ -21,9 +21,10 @@ import numpy as np
 from torch import Tensor
 
 from agents.losses import double_value, greedy_value, huber_error, squared_error, td_target
-from agents.value_based.agent import ValueAgent, build_value_agent, linear_decay
+from agents.value_based.agent import ValueAgent, build_value_agent
 from agents.value_based.algorithm import DQNTrainingStats, Prediction, Transitions, ValueAlgorithm
-from agents.value_based.config import DQNConfig
+from agents.value_based.config import DQNConfig, linear_decay
+from agents.value_based.cql_config import CQLConfig
 from agents.value_based.q_networks import QNetwork
 
 __all__ = ["DQNAgent", "DQNAlgorithm", "DQNTrainingStats", "build_dqn", "linear_decay"]
@@ -37,7 +38,7 @@ class DQNAlgorithm(ValueAlgorithm):
         parts: of `ValueAlgorithm`.
     """
 
-    def __init__(self, *, config: DQNConfig, **parts: Any) -> None:
+    def __init__(self, *, config: DQNConfig | CQLConfig, **parts: Any) -> None:
         super().__init__(config=config, **parts)
         self.error_loss: Callable[[Tensor], Tensor] = (
             partial(huber_error, delta=config.huber_delta) if config.loss == "huber" else squared_error

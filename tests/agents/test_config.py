@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from agents import AgentConfig, C51Config, DQNConfig, IQNConfig, PPOConfig, QRDQNConfig, SACConfig
+from agents import AgentConfig, C51Config, CQLConfig, DQNConfig, IQNConfig, PPOConfig, QRDQNConfig, SACConfig
 from agents.base_config import MlpConfig, NatureCnnConfig
 from memory import ReplayConfig
 
@@ -20,7 +20,7 @@ def test_importing_configs_loads_nothing_heavy() -> None:
     code = (
         "import sys, agents, agents.base_config, agents.actor_critic.config, agents.value_based.config\n"
         "agents.DQNConfig(), agents.PPOConfig(), agents.SACConfig()\n"
-        "agents.C51Config(), agents.QRDQNConfig(), agents.IQNConfig()\n"
+        "agents.C51Config(), agents.QRDQNConfig(), agents.IQNConfig(), agents.CQLConfig()\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -116,6 +116,8 @@ def test_spaces_that_do_not_fit_are_refused(config: Any, action_space: gymnasium
         (QRDQNConfig(), "qr_dqn"),
         (IQNConfig(), "iqn"),
         (IQNConfig(munchausen=True), "munchausen_iqn"),
+        (CQLConfig(), "cql"),
+        (CQLConfig(distributional=True), "cql_c51"),
         (PPOConfig(), "ppo"),
         (SACConfig(), "sac"),
     ],

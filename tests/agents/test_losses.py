@@ -12,11 +12,15 @@ from agents.losses import (
     double_value,
     greedy_value,
     huber_error,
+    masked_mean,
+    masked_sum,
     munchausen_bonus,
     n_step,
     project_distribution,
     quantile_huber,
     scaled_log_policy,
+    sequence_cross_entropy,
+    sequence_squared_error,
     soft_quantiles,
     squared_error,
     td_target,
@@ -153,3 +157,20 @@ def test_a_small_temperature_neither_overflows_nor_softens() -> None:
     q_BA = torch.tensor([[500.0, -500.0]])
     assert soft_quantiles(q_BA.unsqueeze(2), q_BA, 0.03).tolist() == [[500.0]]
     assert scaled_log_policy(q_BA, 0.03).tolist()[0] == pytest.approx([0.0, -1000.0])
+
+
+def test_masked_losses_by_hand() -> None:
+    loss_BT = torch.tensor([[1.0, 2.0, float("inf")], [4.0, float("nan"), 8.0]])
+    valid_BT = torch.tensor([[True, True, False], [True, False, True]])
+    assert masked_sum(loss_BT, valid_BT).item() == 15.0
+    assert masked_mean(loss_BT, valid_BT).item() == 15.0 / 4  # over steps, not over rows
+    assert masked_mean(loss_BT, torch.zeros_like(valid_BT)).item() == 0.0
+
+
+def test_losses_of_sequences_by_hand() -> None:
+    prediction_BTA = torch.tensor([[[1.0, 0.0], [0.5, -0.5]]])
+    target_BTA = torch.tensor([[[0.0, 0.0], [-0.5, -0.5]]])
+    assert sequence_squared_error(prediction_BTA, target_BTA).tolist() == [[0.5, 0.5]]
+    logit_BTA = torch.tensor([[[0.0, math.log(3.0)], [0.0, math.log(3.0)]]])  # 1/4, 3/4
+    loss_BT = sequence_cross_entropy(logit_BTA, torch.tensor([[0, 1]]))
+    assert loss_BT.tolist()[0] == pytest.approx([math.log(4.0), math.log(4.0 / 3.0)])

@@ -44,7 +44,7 @@ def run(*arguments, python=()):
         (["threads=0"], "threads=0: expected auto or int >= 1"),
         (["device=gpu"], "device=gpu is not allowed: expected auto|cpu|cuda"),
         (["agent=dqnn"], "agent=dqnn is not known: did you mean 'dqn'"),
-        (["trainer=x"], "trainer=x is not known: valid names: online"),
+        (["trainer=x"], "trainer=x is not known: valid names: offline, online"),
         (["~agent"], "a run needs its agent"),
         (["env.game=pongg"], "env.game=pongg: unknown game 'pongg': did you mean 'pong'"),
         (["agent=sac", "env=metaworld", "env.task=reech-v3"], "unknown task 'reech-v3', did you mean 'reach-v3'"),

@@ -12,7 +12,8 @@ from sextant.cli import main
 from sextant.config import compose_train_config
 from sextant.refusal import ConfigError
 from sextant.study import StudyConfig, read_study_config, run_study
-from studies import STUDIES, Arm, Scale, Study
+from sextant.study_tables import cells_csv, cells_markdown, last_values, tabulate
+from studies import STUDIES, Arm, MetricsTable, Scale, Study
 
 TINY = Study(
     name="tiny",
@@ -32,10 +33,18 @@ TINY = Study(
                 "trainer.checkpoint_every_env_steps=200",
                 "threads=1",
             ),
-            arms=(Arm("slow", ("agent.learning_rate=1e-4",)), Arm("fast", ("agent.learning_rate=1e-2",))),
+            arms=(
+                Arm("slow", ("agent.learning_rate=1e-4", "agent.pruning.sparsity=0.9")),
+                Arm("fast", ("agent.learning_rate=1e-2",)),
+            ),
             seeds=(0,),
         )
     },
+    tables=(
+        MetricsTable("layers", "Sparsity", "layer", ("agent/sparsity/",)),
+        MetricsTable("diagnostics", "Diagnostics", "diagnostic", ("diagnostics/",)),
+        MetricsTable("nothing", "Nothing", "nothing", ("no/such/",)),
+    ),
 )
 
 
@@ -63,12 +72,53 @@ def test_a_study_runs_to_its_page_and_goes_on(
     with (out / "table.csv").open() as file:
         assert [(row["group"], row["seeds"]) for row in csv.DictReader(file)] == [("slow", "1"), ("fast", "1")]
     assert {"scores.png", "curves.png", "table.md", "runs.csv"} <= {path.name for path in out.iterdir()}
+    with (out / "layers.csv").open() as file:
+        layers = {(row["arm"], row["metric"]): row for row in csv.DictReader(file)}
+    assert {arm for arm, _ in layers} == {"slow"}, "a dense arm has no sparsity"
+    assert float(layers["slow", "total"]["mean"]) == pytest.approx(0.9, abs=0.002)
+    assert "## Sparsity" in page and "| layers.0 |" in page and "## Nothing" not in page
+    with (out / "diagnostics.csv").open() as file:
+        found = [(row["arm"], row["metric"]) for row in csv.DictReader(file)]
+    assert {("slow", "parameter_norm"), ("fast", "parameter_norm"), ("fast", "effective_rank")} <= set(found)
+    assert page.index("## Sparsity") < page.index("## Diagnostics") < page.index("## How to read it")
+    assert not (out / "nothing.csv").exists()
     runs = sorted(tmp_path.glob("tiny-smoke/*/*/*/metrics.csv"))
     times = [path.stat().st_mtime_ns for path in runs]
     assert len(runs) == 2
     capfd.readouterr()
     run_study("tiny", config)
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("tiny-smoke/*/*/*/metrics.csv"))] == times
+
+
+def test_tables_hold_the_last_values_of_each_run_and_their_means(tmp_path: Path) -> None:
+    files = {
+        "a0": "env_steps,x/one,x/two,y/one\n10,1.0,,7\n20,3.0,5.0,8\n30,,,9\n",
+        "a1": "env_steps,x/one\n10,5.0\n",
+        "b0": "env_steps,y/one\n10,4.0\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text(text)
+    assert last_values(tmp_path / "a0" / "metrics.csv", ("x/",)) == {"one": 3.0, "two": 5.0}
+    assert last_values(tmp_path / "none" / "metrics.csv", ("x/",)) == {}
+    table = MetricsTable("xs", "The xs", "x", ("x/",))
+    runs = {"a": [tmp_path / "a0", tmp_path / "a1"], "b": [tmp_path / "b0"]}
+    cells = tabulate(table, runs)
+    assert [tuple(vars(cell).values()) for cell in cells] == [
+        ("a", "one", 4.0, 3.0, 5.0, 2),
+        ("a", "two", 5.0, 5.0, 5.0, 1),
+    ]
+    assert cells_csv(cells).splitlines() == [
+        "arm,metric,mean,least,most,seeds", "a,one,4.0,3.0,5.0,2", "a,two,5.0,5.0,5.0,1"
+    ]  # fmt: skip
+    both = tabulate(MetricsTable("ys", "The ys", "y", ("y/",)), runs)
+    lines = cells_markdown(table, both).splitlines()
+    assert lines[-3:] == ["| x | a | b |", "|---|--:|--:|", "| one | 9 | 4 |"]
+    assert (
+        cells_markdown(table, cells)
+        .splitlines()[2]
+        .startswith("What each run measured last, mean over seeds (1 or 2 per arm)")
+    )
 
 
 def test_what_cannot_run_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

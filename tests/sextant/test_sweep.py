@@ -144,7 +144,10 @@ def test_sigterm_ends_the_running_jobs_and_starts_no_more(monkeypatch, tmp_path)
     stopper = threading.Thread(target=stop_once_started)
     before = signal.getsignal(signal.SIGTERM)
     stopper.start()
-    assert local_jobs.LocalJobs(1).run([["seed=0"], ["seed=1"]]) == [f"exit -{signal.SIGTERM:d}", "not started"]
+    assert local_jobs.LocalJobs(1).run([["train", "seed=0"], ["train", "seed=1"]]) == [
+        f"exit -{signal.SIGTERM:d}",
+        "not started",
+    ]
     stopper.join()
     assert signal.getsignal(signal.SIGTERM) == before
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -15,7 +15,7 @@ from tianshou.utils.torch_utils import policy_within_training_step
 
 from agents.base_config import MlpConfig, NatureCnnConfig
 from agents.value_based.agent import ValueAgent
-from agents.value_based.config import DQNConfig
+from agents.value_based.config import DQNConfig, ValueBasedFields
 from agents.value_based.dqn import DQNAgent, DQNTrainingStats, linear_decay
 from memory import ReplayConfig
 from memory.replay import Replay
@@ -34,8 +34,8 @@ def build(
 
 
 def filled(agent: ValueAgent, steps: int = 12, num_envs: int = 2) -> Replay:
-    rng = np.random.default_rng(0)
-    replay = agent.config.replay.build(SPACE, ACTIONS, num_envs, np.random.default_rng(1), lambda line: None)
+    rng, config = np.random.default_rng(0), cast(ValueBasedFields, agent.config)
+    replay = config.replay.build(SPACE, ACTIONS, num_envs, np.random.default_rng(1), lambda line: None)
     obs = rng.standard_normal((num_envs, 3), dtype=np.float32)
     for step in range(steps):
         next_obs = rng.standard_normal((num_envs, 3), dtype=np.float32)

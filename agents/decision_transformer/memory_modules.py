@@ -1,0 +1,190 @@
+"""How a memory is plugged into the backbone: slots after it or inside its blocks (DT-Mem), or tokens around it (RMDT).
+
+The memory of B rows is one float32 tensor BMD that enters and leaves every segment, whatever its kind.
+
+Legend: B rows, K steps, G tokens of a step, V observation tokens of a step, W written tokens of a step, L tokens,
+M slots or memory tokens, D width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agents.decision_transformer.part_configs import NoMemoryConfig, SlotMemoryConfig, TokenMemoryConfig
+from memory.memory_usage import MemoryUsage
+from memory.working_memory import WorkingMemory
+
+if TYPE_CHECKING:
+    from agents.decision_transformer.config import SequenceFields
+    from agents.decision_transformer.embedding import StepLayout
+
+
+class SlotMemory(nn.Module):
+    """The slots of DT-Mem: one working memory behind the backbone, or one in each block.
+
+    Args:
+        config: of the memory.
+        width: D.
+        num_layers: blocks of the backbone.
+        layout: of a step's tokens.
+
+    Attributes:
+        cells: the working memories. Their slots lie next to each other in the memory BMD, block by block.
+
+    Raises:
+        ValueError: if observation tokens were to be averaged to more than there are.
+
+    Source: Kang et al. 2024. Differs: docs/dt_mem.md.
+    """
+
+    def __init__(self, config: SlotMemoryConfig, width: int, num_layers: int, layout: StepLayout) -> None:
+        super().__init__()
+        if config.write_tokens is not None and config.write_tokens > layout.num_obs_tokens:
+            raise ValueError(
+                f"memory.write_tokens={config.write_tokens} exceeds the {layout.num_obs_tokens} tokens that an "
+                "observation has"
+            )
+        self.chunk, self.layout = config.chunk, layout
+        self.per_block = config.placement == "per_block"
+        averaged = config.write_tokens is not None and config.write_tokens < layout.num_obs_tokens
+        self.write_tokens = config.write_tokens if averaged else None
+        self.cells = nn.ModuleList(
+            WorkingMemory(
+                width,
+                config.num_slots,
+                num_heads=config.num_heads,
+                write=config.write,
+                beta=config.beta,
+                address_axis=config.address_axis,
+                initial_std=config.initial_std,
+            )
+            for _ in range(num_layers if self.per_block else 1)
+        )
+
+    def initial_state(self, batch: int) -> Tensor:
+        """Gives the memory BMD of rows that have seen nothing. It carries gradient."""
+        return torch.cat([self.cell(index).initial_state(batch) for index in range(len(self.cells))], 1)
+
+    def cell(self, index: int) -> WorkingMemory:
+        """Gives the working memory of one block; of `placement=post` there is only number 0."""
+        cell = self.cells[index]
+        assert isinstance(cell, WorkingMemory)
+        return cell
+
+    def written(self, token_BKGD: Tensor) -> Tensor | None:
+        """Gives what is written of each step, BKWD: observation tokens averaged; None where all tokens are written."""
+        if self.write_tokens is None:
+            return None
+        obs = self.layout.obs
+        obs_BKVD = token_BKGD[:, :, obs]
+        averaged = F.adaptive_avg_pool1d(obs_BKVD.flatten(0, 1).transpose(1, 2), self.write_tokens).transpose(1, 2)
+        averaged_BKWD = averaged.reshape(*obs_BKVD.shape[:2], *averaged.shape[1:])
+        return torch.cat((token_BKGD[:, :, : obs.start], averaged_BKWD, token_BKGD[:, :, obs.stop :]), 2)
+
+
+class SlotPass:
+    """One segment's way through slots: gives tokens what they recall, and keeps each cell's memory after it.
+
+    Args:
+        slots: the memory's module.
+        memory_BMD: before the segment.
+        valid_BK: bool, real steps.
+        usage: whether to measure.
+    """
+
+    def __init__(self, slots: SlotMemory, memory_BMD: Tensor, valid_BK: Tensor, *, usage: bool) -> None:
+        self.slots, self.valid_BK, self.measure = slots, valid_BK, usage
+        self.parts = list(memory_BMD.chunk(len(slots.cells), 1))
+        self.usages: list[MemoryUsage] = []
+
+    def recall(self, index: int, token_BKGD: Tensor) -> Tensor:
+        """Gives what one cell adds to its tokens, BKGD, and takes its memory through the segment."""
+        recalled = self.slots.cell(index).recall(
+            self.parts[index],
+            token_BKGD,
+            self.valid_BK,
+            chunk=self.slots.chunk,
+            written_BTWD=self.slots.written(token_BKGD),
+            usage=self.measure,
+        )
+        self.parts[index] = recalled.memory_BMD
+        if recalled.usage is not None:
+            self.usages.append(recalled.usage)
+        return recalled.token_BTGD
+
+    def between(self, index: int, x_BLD: Tensor) -> Tensor:
+        """Adds to a block's tokens what its cell recalls for them, normalised as the cell's scores expect.
+
+        The norm has no parameters, and only the cell sees it.
+        """
+        normed_BLD = F.layer_norm(x_BLD, x_BLD.shape[-1:])
+        token_BKGD = normed_BLD.reshape(*self.valid_BK.shape, -1, x_BLD.shape[-1])
+        return x_BLD + self.recall(index, token_BKGD).flatten(1, 2)
+
+    def memory(self) -> Tensor:
+        """Gives the memory BMD after the segment."""
+        return torch.cat(self.parts, 1)
+
+    def usage(self) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Gives the statistics by name, mean over the cells, and how each row's reads spread over all slots, BM."""
+        if not self.usages:
+            return {}, None
+        each = [usage.scalars() for usage in self.usages]
+        means = {name: torch.stack([scalars[name] for scalars in each]).mean() for name in each[0]}
+        return means, torch.cat([usage.slot_share_BM for usage in self.usages], 1) / len(self.usages)
+
+
+class TokenMemory(nn.Module):
+    """The memory tokens of RMDT, before and behind a segment; what comes out behind it is the next segment's memory.
+
+    Args:
+        config: of the memory.
+        width: D.
+
+    Source: Bulatov et al. 2022, Recurrent Memory Transformer; zen0no/RATE. Differs: no cache of keys of the segment
+    before, and gradient may pass from segment to segment.
+    """
+
+    def __init__(self, config: TokenMemoryConfig, width: int) -> None:
+        super().__init__()
+        self.initial_tokens = nn.Parameter(torch.empty(config.num_tokens, width).normal_(std=config.initial_std))
+
+    @property
+    def num_tokens(self) -> int:
+        """Memory tokens on each side, M."""
+        return len(self.initial_tokens)
+
+    def initial_state(self, batch: int) -> Tensor:
+        """Gives the memory BMD of rows that have seen nothing. It carries gradient."""
+        return self.initial_tokens.expand(batch, -1, -1)
+
+    def surrounded(self, x_BLD: Tensor, memory_BMD: Tensor) -> Tensor:
+        """Gives the tokens with the memory before and behind them, B(M+L+M)D."""
+        return torch.cat((memory_BMD, x_BLD, memory_BMD), 1)
+
+    def separated(self, x_BLD: Tensor, memory_BMD: Tensor, valid_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives the segment's tokens and the memory behind it; rows without a real step keep theirs.
+
+        Args:
+            x_BLD: the backbone's outputs, memory tokens included.
+            memory_BMD: before the segment.
+            valid_BK: bool, real steps.
+        """
+        count = self.num_tokens
+        after_BMD = x_BLD[:, -count:].to(memory_BMD.dtype)
+        changed_B11 = valid_BK.any(1)[:, None, None]
+        return x_BLD[:, count:-count], torch.where(changed_B11, after_BMD, memory_BMD)
+
+
+def build_memory(config: SequenceFields, layout: StepLayout) -> SlotMemory | TokenMemory | None:
+    """Builds the memory that a config asks for; None for a plain model."""
+    memory = config.memory
+    if isinstance(memory, NoMemoryConfig):
+        return None
+    if isinstance(memory, TokenMemoryConfig):
+        return TokenMemory(memory, config.width)
+    return SlotMemory(memory, config.width, config.num_layers, layout)
