@@ -115,6 +115,30 @@ def _dress(panel: Axes) -> None:
     panel.tick_params(labelsize=8)
 
 
+def target_sweep_figure(rows: Sequence[tuple[float, float, float, float]], title: str) -> Figure:
+    """Draws the returns achieved over those asked for, with intervals, and the line on which they are equal.
+
+    Args:
+        rows: return asked for, mean achieved, and the ends of its interval (nan where there is none).
+        title: of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    asked, achieved, low, high = np.array(sorted(rows), float).T
+    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+    panel = figure.subplots()
+    ends = [min(asked.min(), np.nanmin(achieved)), max(asked.max(), np.nanmax(achieved))]
+    panel.plot(ends, ends, color="#999999", linewidth=0.8, linestyle="--", label="achieved = asked for")
+    bars = np.nan_to_num(np.stack([achieved - low, high - achieved]), nan=0.0)
+    panel.errorbar(asked, achieved, yerr=np.maximum(bars, 0.0), color=COLOURS[0], marker=MARKERS[0], capsize=3)
+    _dress(panel)
+    panel.set_xlabel("return asked for")
+    panel.set_ylabel("mean raw return")
+    panel.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    return figure
+
+
 def save_png(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, in one step."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -30,6 +30,7 @@ class DataSummary:
         num_episodes: in all tasks.
         num_steps: env steps in all tasks.
         digests: per file its digest, in hexadecimal.
+        reward_clip: whether rewards, and so returns, are clipped to [-1, 1].
     """
 
     tasks: tuple[str, ...]
@@ -41,6 +42,7 @@ class DataSummary:
     num_episodes: int
     num_steps: int
     digests: dict[str, str]
+    reward_clip: bool = False
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
@@ -103,6 +105,7 @@ class DataSummary:
             num_episodes=int(data["num_episodes"]),
             num_steps=int(data["num_steps"]),
             digests=dict(data["digests"]),
+            reward_clip=bool(data["reward_clip"]),
         )
 
 

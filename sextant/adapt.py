@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sextant.adapt_config import AdaptConfig
-from sextant.base_run import WEIGHTS_FILE
+from sextant.base_run import WEIGHTS_FILE, tasks_of
 from sextant.config import TrainConfig, load_run_config, validated
 from sextant.refusal import ConfigError
 
@@ -50,7 +50,7 @@ def run_adapt(config: AdaptConfig, *, console: Console | None = None) -> list[Pa
     run_dirs = []
     for each in configs:
         if config.per_task:
-            console.print(f"adapting to {', '.join(each.trainer.tasks)}", markup=False)  # type: ignore[union-attr]
+            console.print(f"adapting to {', '.join(tasks_of(each))}", markup=False)
         run_dirs.append(run_train(each))
     for line in _result_lines(configs, run_dirs):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -136,10 +136,10 @@ def _task_groups(config: AdaptConfig) -> list[tuple[str, ...] | None]:
     """Gives the tasks of each run."""
     if not config.per_task:
         return [config.tasks]
-    return [(task,) for task in config.tasks or _tasks_of(config.data)]
+    return [(task,) for task in config.tasks or _tasks_in(config.data)]
 
 
-def _tasks_of(paths: tuple[str, ...]) -> tuple[str, ...]:
+def _tasks_in(paths: tuple[str, ...]) -> tuple[str, ...]:
     """Gives the tasks in trajectory files, in their order."""
     from memory.trajectory_reading import read_directory
 
@@ -173,7 +173,7 @@ def _result_lines(configs: list[TrainConfig], run_dirs: list[Path]) -> list[str]
     """Gives a line for each run: its score before the first gradient step and after the last, and where it lies."""
     lines = ["", f"{'tasks':<32}{'before':>10}{'after':>10}{'best':>10}  run directory"]
     for each, run_dir in zip(configs, run_dirs, strict=True):
-        tasks = ", ".join(getattr(each.trainer, "tasks", None) or ("all",))
+        tasks = ", ".join(tasks_of(each)) or "all"
         scores = evaluation_scores(run_dir)
         steps = sorted(scores)
         shown = [f"{score:>10.4g}" for score in (scores[steps[0]], scores[steps[-1]], max(scores.values()))]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sextant.base_run import adaptation_of
+from sextant.base_run import adaptation_of, tasks_of
 from sextant.refusal import ConfigError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def write_bank(run_dirs: Sequence[Path], path: Path) -> Path:
     facts = {**next(iter(shared.values())), "tasks": list(shared)}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)
     with durable_file(temporary) as file:
         file.write(safetensors.torch.save(tensors, {"adapters": json.dumps(facts)}))
     temporary.replace(path)
@@ -102,7 +103,7 @@ def _adapters(run_dir: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     from sextant.evaluate import intact_snapshot
 
     config = load_run_config(run_dir)
-    adaptation, tasks = adaptation_of(config), getattr(config.trainer, "tasks", None) or ()
+    adaptation, tasks = adaptation_of(config), tasks_of(config)
     if adaptation is None or adaptation.method != "lora" or adaptation.also_heads or adaptation.also_initial_slots:
         raise ConfigError(f"{run_dir} holds no run of `sextant adapt method=lora` that trained the adapters alone")
     if len(tasks) != 1:

@@ -32,6 +32,11 @@ def adaptation_of(config: TrainConfig) -> AdaptationConfig | None:
     return getattr(config.agent, "adaptation", None)
 
 
+def tasks_of(config: TrainConfig) -> tuple[str, ...]:
+    """Gives the tasks that an offline run is restricted to; none for all of its data."""
+    return () if config.trainer.name == "online" else config.trainer.tasks or ()
+
+
 def base_of(config: TrainConfig) -> Path | None:
     """Gives the run whose weights a run starts from; None for new weights."""
     adaptation = adaptation_of(config)
@@ -195,9 +200,7 @@ def _without_other_lora(agent: Any, config: TrainConfig, base: Path, weights: di
     if (own.method, own.where, own.rank, own.alpha) == (theirs.method, theirs.where, theirs.rank, theirs.alpha):
         return weights
     spaces = (agent.observation_space, agent.action_space)
-    whole: Any = build_agent(
-        base_config, spaces, Seeds(base_config.seed), device="cpu", data=load_data_summary(base)
-    )
+    whole: Any = build_agent(base_config, spaces, Seeds(base_config.seed), device="cpu", data=load_data_summary(base))
     whole.load_weights(weights)
     fold_(whole.model)
     return whole.weights()

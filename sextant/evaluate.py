@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sextant.acting_variants import Variant, variants, write_target_sweep
 from sextant.evaluate_table import RANDOM, Result, notes, results_table
 from sextant.refusal import ConfigError
 from sextant.run_dirs import run_name
@@ -34,6 +35,8 @@ def run_evaluate(
     seed: int = 0,
     random_baseline: bool = True,
     videos: int = 0,
+    memory_use: str | None = None,
+    target_returns: Sequence[float] | None = None,
     device: str | None = None,
     console: Console | None = None,
 ) -> list[Result]:
@@ -48,6 +51,8 @@ def run_evaluate(
         seed: of the episode list; the same episodes for every run.
         random_baseline: whether to play the same episodes with random actions (read from disk if done before).
         videos: episodes to film of each checkpoint, into ``videos/`` and TensorBoard.
+        memory_use: what becomes of a sequence model's memory; None for what its config says.
+        target_returns: what a Decision Transformer is asked for, an evaluation each; None for what its config says.
         device: where the networks act; None for the run's.
         console: for the table (default: standard output).
 
@@ -74,7 +79,7 @@ def run_evaluate(
     for name, snapshot in snapshots.items():
         agent.load_weights(snapshot.weights, acting_only=True)
         agent.set_env_steps(snapshot.env_steps)
-        results.append(job.checkpoint(agent, name, snapshot.env_steps))
+        results += job.variants(agent, name, snapshot.env_steps, list(variants(memory_use, target_returns)))
     if random_baseline:
         results.append(job.random())
     console.print(results_table(results, rules, run_name(run_dir)))
@@ -223,6 +228,16 @@ class _Job:
     def make_env(self, num_envs: int) -> Any:
         return _untyped(self.config.env).make_evaluation_env(self.protocol, num_envs)
 
+    def variants(self, agent: Agent, name: str, env_steps: int, ways: Sequence[Variant]) -> list[Result]:
+        """Plays the episodes once for each way to act; with several returns asked for, also draws the sweep."""
+        results = []
+        for way in ways:
+            way.apply(agent)
+            results.append(self.checkpoint(agent, f"{name}{way.suffix}", env_steps))
+        for path in write_target_sweep(list(zip(ways, results, strict=True)), self.protocol.id):
+            self.console.print(f"sweep: {path}", markup=False, highlight=False, soft_wrap=True)
+        return results
+
     def checkpoint(self, agent: Agent, name: str, env_steps: int) -> Result:
         from trainers.evaluation import evaluate
 
@@ -274,7 +289,7 @@ class _Job:
         directory = write_evaluation(
             self.run_dir, records, self.protocol, policy=policy, env_steps=env_steps, seed=self.seed, summary=summary
         )
-        return Result(policy, env_steps, summary, directory)
+        return Result(policy, env_steps, summary, directory, unit=self.config.trainer.axis.replace("_", " "))
 
     def film(self, agent: Agent, name: str, env_steps: int, count: int) -> None:
         import gymnasium

@@ -37,6 +37,17 @@ class EvaluateConfig(Strict):
     videos: int = Field(
         0, ge=0, description="Episodes filmed of each checkpoint, mp4 and TensorBoard (unit: episodes)."
     )
+    memory_use: Literal["carried", "reset", "zeroed_read", "shuffled"] | None = Field(
+        None,
+        description="What becomes of a sequence model's memory, see agent.acting.memory_use; null: as configured. It "
+        "tells whether the memory is used, and is filed under a name of its own.",
+    )
+    target_returns: tuple[float, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Returns that a Decision Transformer is asked for, an evaluation for each; from two on with a plot "
+        "of asked for against achieved (units of return). null: as configured.",
+    )
     device: Literal["cpu", "cuda"] | None = Field(None, description="Where the networks act; null: the run's device.")
 
 

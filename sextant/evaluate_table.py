@@ -24,12 +24,14 @@ class Result:
         env_steps: training of that checkpoint (unit: env steps).
         summary: as :func:`full_summary` gives it.
         directory: where records and summary were written.
+        unit: what that training is counted in.
     """
 
     policy: str
     env_steps: int
     summary: dict[str, Any]
     directory: Path
+    unit: str = "env steps"
 
 
 def results_table(results: Sequence[Result], protocol: Protocol, run: str) -> Any:
@@ -53,7 +55,7 @@ def results_table(results: Sequence[Result], protocol: Protocol, run: str) -> An
 def _heading(result: Result) -> str:
     if result.policy == RANDOM:
         return "random policy"
-    return f"{result.policy.upper()} checkpoint\n{result.env_steps:,} env steps"
+    return f"{result.policy.upper()} checkpoint\n{result.env_steps:,} {result.unit}"
 
 
 def _bounds(interval: Sequence[float] | None) -> str:

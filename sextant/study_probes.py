@@ -33,7 +33,7 @@ class Answer:
 
 
 def ask(probes: Sequence[Probe], runs: Mapping[str, Sequence[Path]]) -> list[Answer]:
-    """Evaluates every run under every probe meant for its arm; an evaluation that is on the disk is not played again.
+    """Evaluates every run under every probe meant for its arm.
 
     Args:
         probes: of the study.

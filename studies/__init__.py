@@ -3,10 +3,15 @@
 Plain data: importing this package is cheap. ``sextant study`` runs it.
 """
 
+from studies.dt_mem_forgetting import DT_MEM_FORGETTING
+from studies.dt_mem_hidden_goal import DT_MEM_HIDDEN_GOAL
+from studies.dt_mem_meta_world import DT_MEM_META_WORLD
+from studies.dt_mem_t_maze import DT_MEM_T_MAZE
 from studies.precision import PRECISION
 from studies.pruning import PRUNING
 from studies.study import Arm, MetricsTable, Probe, Scale, Stage, Study
 
-STUDIES = {study.name: study for study in (PRECISION, PRUNING)}
+_ALL = (PRECISION, PRUNING, DT_MEM_T_MAZE, DT_MEM_META_WORLD, DT_MEM_HIDDEN_GOAL, DT_MEM_FORGETTING)
+STUDIES = {study.name: study for study in _ALL}
 
 __all__ = ["STUDIES", "Arm", "MetricsTable", "Probe", "Scale", "Stage", "Study"]

@@ -65,7 +65,9 @@ def experts(episodes: int, workers: int) -> dict[str, tuple[str, ...]]:
     return {"expert": (*shared, f"episodes={episodes}", f"workers={workers}")}
 
 
-def scale(takes: str, steps: int, episodes: int, seeds: tuple[int, ...], evaluation: tuple[str, ...], workers: int) -> Scale:
+def scale(
+    takes: str, steps: int, episodes: int, seeds: tuple[int, ...], evaluation: tuple[str, ...], workers: int
+) -> Scale:
     """Gives the study at one size."""
     first, *others = sequence(GROUPS, steps, evaluation)
     return Scale(
@@ -80,13 +82,13 @@ def scale(takes: str, steps: int, episodes: int, seeds: tuple[int, ...], evaluat
 DT_MEM_FORGETTING = Study(
     name="dt_mem_forgetting",
     title="Forgetting of tasks trained one after the other",
-    question="Trained on groups of tasks one after the other, how much of the earlier groups do a Decision Transformer and "
-    "DT-Mem keep, beside low-rank additions that leave their base untouched?",
-    reading="The paper argues from forgetting but trains all tasks together, so nothing here can contradict a number of "
-    "it. Every score is success over all tasks of MT10, of which four were never trained on; the table of tasks "
-    "(runs.csv) shows the groups apart: group 1 is reach and push, group 2 drawer-close and button-press-topdown, group 3 "
-    "window-open and window-close. Backward transfer is the success on a group after the last one was trained, minus that "
-    "right after its own.",
+    question="Trained on groups of tasks one after the other, how much of the earlier groups do a Decision "
+    "Transformer and DT-Mem keep, beside low-rank additions that leave their base untouched?",
+    reading="The paper argues from forgetting but trains all tasks together, so nothing here can contradict a number "
+    "of it. Every score is success over all tasks of MT10, of which four were never trained on; the table of tasks "
+    "(runs.csv) shows the groups apart: group 1 is reach and push, group 2 drawer-close and button-press-topdown, "
+    "group 3 window-open and window-close. Backward transfer is the success on a group after the last one was "
+    "trained, minus that right after its own.",
     probes=(Probe("MT10 after the last group", ()),),
     scales={
         "smoke": scale(

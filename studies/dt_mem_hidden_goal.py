@@ -46,12 +46,12 @@ def adapted(steps: int, demonstrations: tuple[int, ...]) -> tuple[Arm, ...]:
 DT_MEM_HIDDEN_GOAL = Study(
     name="dt_mem_hidden_goal",
     title="DT-Mem on Meta-World, goals hidden",
-    question="On tasks held out of training, with goals that must be inferred: how far do models with and without memory "
-    "get before adaptation, and after k demonstrations, when only some of their parameters are trained?",
-    reading="All ways of adapting take equal numbers of updates on equal data; the controls which the paper lacks (the "
-    "whole model, low-rank additions to the transformer, heads alone, from scratch) stand beside its own. Success of a "
-    "run before its first update is its zero-shot success. The paper adapts far larger models to five tasks of ML45; a "
-    "difference here confirms or refutes nothing at that size.",
+    question="On tasks held out of training, with goals that must be inferred: how far do models with and without "
+    "memory get before adaptation, and after k demonstrations, when only some of their parameters are trained?",
+    reading="All ways of adapting take equal numbers of updates on equal data; the controls which the paper lacks "
+    "(the whole model, low-rank additions to the transformer, heads alone, from scratch) stand beside its own. "
+    "Success of a run before its first update is its zero-shot success. The paper adapts far larger models to five "
+    "tasks of ML45; a difference here confirms or refutes nothing at that size.",
     scales={
         "smoke": Scale(
             takes="three minutes on 2 cores",

@@ -45,11 +45,11 @@ TRAINING = (
 DT_MEM_META_WORLD = Study(
     name="dt_mem_meta_world",
     title="DT-Mem on Meta-World, goals visible",
-    question="Does a working memory help a multi-task Decision Transformer on MT10, beside the same backbone without it "
-    "and beside a wider one of the same total?",
-    reading="With the goal in sight the state is nearly Markov: plain cloning should do as well as anything, and a large "
-    "gap would rather be a sign of a defect. The paper's claims of transfer and of tenfold smaller models are about other "
-    "tasks and sizes, and are not tested here.",
+    question="Does a working memory help a multi-task Decision Transformer on MT10, beside the same backbone without "
+    "it and beside a wider one of the same total?",
+    reading="With the goal in sight the state is nearly Markov: plain cloning should do as well as anything, and a "
+    "large gap would rather be a sign of a defect. The paper's claims of transfer and of tenfold smaller models are "
+    "about other tasks and sizes, and are not tested here.",
     scales={
         "smoke": Scale(
             takes="two minutes on 2 cores",

@@ -16,6 +16,7 @@ SMALL = (
     "agent.learning_rate=3e-3",
     "agent.warmup_steps=50",
     "agent.decay=cosine",
+    "agent.initialization=fan_in",
     "agent.max_grad_norm=1",
     "agent.return_scale=1",
 )
@@ -47,13 +48,13 @@ WITH_MEMORY = ("DT-Mem", "RMDT")
 DT_MEM_T_MAZE = Study(
     name="dt_mem_t_maze",
     title="DT-Mem in a T-maze",
-    question="A cue at the first step tells which way to turn at the end of a corridor of 30 to 90 steps; the context is "
-    "10 steps. Does a memory carry it, and is it the memory that does?",
-    reading="This is a positive control of our own, not an experiment of the paper: without it, a null result elsewhere "
-    "would say nothing. A policy without memory turns the right way half of the time. The training data hold corridors "
-    "from 1 step on, so that what is to be remembered can be learned over short distances first. The probes play the same "
-    "mazes with the memory set back at every segment, exchanged between episodes, or not read: where the score then falls "
-    "to one half, it is the memory's content that was used.",
+    question="A cue at the first step tells which way to turn at the end of a corridor of 30 to 90 steps; the context "
+    "is 10 steps. Does a memory carry it, and is it the memory that does?",
+    reading="This is a positive control of our own, not an experiment of the paper: without it, a null result "
+    "elsewhere would say nothing. A policy without memory turns the right way half of the time. The training data "
+    "hold corridors from 1 step on, so that what is to be remembered can be learned over short distances first. The "
+    "probes play the same mazes with the memory set back at every segment, exchanged between episodes, or not read: "
+    "where the score then falls to one half, it is the memory's content that was used.",
     probes=(
         Probe("memory carried", ()),
         Probe("reset at each segment", ("memory_use=reset",), WITH_MEMORY),
@@ -88,7 +89,7 @@ DT_MEM_T_MAZE = Study(
                 "trainer.total_gradient_steps=1500",
                 "trainer.checkpoint_every_gradient_steps=500",
                 "trainer.evaluation_episodes=null",
-                "trainer.evaluation_envs=50",
+                "trainer.evaluation_envs=20",
             ),
             arms=ARMS,
             seeds=(0, 1, 2),
@@ -105,7 +106,7 @@ DT_MEM_T_MAZE = Study(
                 "trainer.total_gradient_steps=10000",
                 "trainer.checkpoint_every_gradient_steps=1000",
                 "trainer.evaluation_episodes=null",
-                "trainer.evaluation_envs=100",
+                "trainer.evaluation_envs=20",
             ),
             arms=ARMS,
             seeds=(0, 1, 2, 3, 4),

@@ -26,7 +26,7 @@ from agents.decision_transformer.config import DecisionTransformerConfig
 from agents.decision_transformer.inputs import PromptInputs
 from agents.decision_transformer.model import Outputs, SequenceModel
 from agents.decision_transformer.part_configs import InferredTargetConfig, QuantileTargetConfig
-from agents.decision_transformer.processes import gathered_rows, own_rows
+from agents.decision_transformer.processes import gathered_rows, own_rows, process_rank, summed
 from agents.decision_transformer.prompts import PromptStore
 from agents.decision_transformer.returns import ReturnCodec
 from agents.heads import to_tensor
@@ -71,7 +71,7 @@ class DecisionTransformerAgent(Agent):
         self.learner = algorithm
         self.data = data
         self.target = config.acting.target
-        self.clips_rewards = config.reward_clip
+        self.clips_rewards = config.reward_clip or data.reward_clip
         self.memory_use = config.acting.memory_use
         self.codec = ReturnCodec(**config.return_codec.model_dump())
         self._discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
@@ -258,7 +258,7 @@ class DecisionTransformerAgent(Agent):
         return {
             **super().counters(),
             "num_updates": self.learner.num_updates,
-            "metric_sums": self.learner.sums_P.tolist(),
+            "metric_sums": summed(self.learner.sums_P).tolist(),
             "last_stats": dict(self.learner.last_stats),
         }
 
@@ -269,7 +269,8 @@ class DecisionTransformerAgent(Agent):
         memory = optimizer_state.get("stream_memory")
         learner.stream_memory = None if memory is None else own_rows(memory).clone().to(self.device)
         learner.num_updates = counters["num_updates"]
-        learner.sums_P.copy_(torch.tensor(counters["metric_sums"]))
+        sums_P = torch.tensor(counters["metric_sums"])  # of all processes: one of them goes on with it
+        learner.sums_P.copy_(sums_P if process_rank() == 0 else torch.zeros_like(sums_P))
         learner.last_stats = dict(counters["last_stats"])
 
 

@@ -43,6 +43,11 @@ class SequenceFields(PrunableFields):
     activation: Literal["relu", "gelu"] = Field(
         "relu", description="Non-linearity of the blocks' MLPs; gelu in google-research/multi_game_dt."
     )
+    initialization: Literal["gpt2", "fan_in"] = Field(
+        "gpt2",
+        description="Deviation of linear layers at the start: gpt2: 0.02 (Chen et al. 2021, who take GPT-2's code); "
+        "fan_in: 1 / sqrt(inputs), for models much narrower than GPT-2. Of our own.",
+    )
     dropout: float = Field(
         0.1, ge=0, lt=1, description="Probability that a number is dropped (embeddings, attention, block outputs)."
     )

@@ -62,7 +62,7 @@ class SequenceModel(nn.Module):
         self.backbone = Backbone(config)
         self.heads = Heads(config, action_space, self.embedding.layout)
         for part in (self.embedding, self.backbone, self.heads):
-            initialize_like_gpt2(part, config.num_layers)
+            initialize_like_gpt2(part, config.num_layers, fan_in=config.initialization == "fan_in")
         self.memory = build_memory(config, self.embedding.layout)
         self.single_return = config.single_return_token
         self.precision = PRECISIONS[config.precision]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sextant.adapt_config import read_adapt_config
 from sextant.cli import main
-from sextant.config import compose_train_config
 from sextant.refusal import ConfigError
 from sextant.study import StudyConfig, read_study_config, run_study
+from sextant.study_stages import Stages
 from sextant.study_tables import cells_csv, cells_markdown, last_values, tabulate
 from studies import STUDIES, Arm, MetricsTable, Scale, Study
 
@@ -48,16 +49,28 @@ TINY = Study(
 )
 
 
-@pytest.mark.parametrize(
-    ("study", "scale"), [(study, scale) for study in STUDIES.values() for scale in study.scales], ids=str
-)
-def test_every_run_of_every_study_composes(study: Study, scale: str) -> None:
-    runs = list(study.scales[scale].runs())
-    assert len({tuple(overrides) for _, _, overrides in runs}) == len(runs)
-    for arm, seed, overrides in runs:
-        config = compose_train_config([each for each in overrides if each != "device=cuda"])
-        assert config.seed == seed and all(override in overrides for override in arm.overrides)
-    assert {"smoke", "cpu"} <= study.scales.keys()
+NAMES = [(study.name, scale) for study in STUDIES.values() for scale in study.scales]
+
+
+@pytest.mark.parametrize(("name", "scale_name"), NAMES)
+def test_every_run_of_every_study_composes(name: str, scale_name: str, tmp_path: Path) -> None:
+    assert {"smoke", "cpu"} <= STUDIES[name].scales.keys()
+    scale = STUDIES[name].scales[scale_name]
+    Stages(scale, tmp_path, 1).check()
+    earlier: set[str] = set()
+    for stage in scale.stages:
+        runs = list(scale.runs(stage))
+        assert len({tuple(overrides) for _, _, overrides in runs}) == len(runs)
+        assert all(arm.base is None or arm.base in earlier for arm in stage.arms)
+        for arm, seed, overrides in runs:
+            assert overrides[-1] == f"seed={seed}" and set(arm.overrides) <= set(overrides)
+            if arm.base is not None:
+                assert read_adapt_config(["run=x", *overrides]).seed == seed
+        names = [arm.name for arm in stage.arms]
+        assert len(set(names) | earlier) == len(names) + len(earlier)
+        earlier |= set(names)
+    probed = {arm for probe in STUDIES[name].probes for arm in probe.arms}
+    assert probed <= {arm.name for arm in scale.arms}
 
 
 def test_a_study_runs_to_its_page_and_goes_on(

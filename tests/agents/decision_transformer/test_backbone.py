@@ -126,6 +126,16 @@ def test_initialisation_is_gpt2s() -> None:
             assert module.bias is None or not module.bias.any()
 
 
+def test_initialisation_by_fan_in_depends_on_the_inputs_alone() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(config(width=128, num_layers=2))
+    initialize_like_gpt2(backbone, 2, fan_in=True)
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Linear):
+            scale = 0.5 if name.endswith(("attention.output", "mlp_out")) else 1.0  # sqrt(2 * 2) = 2
+            assert module.weight.std().item() == pytest.approx(scale * module.in_features**-0.5, rel=0.03), name
+
+
 def test_adapters_change_nothing_at_first_and_then_do() -> None:
     torch.manual_seed(0)
     plain = Backbone(config(width=16, num_layers=2, dropout=0.0))
