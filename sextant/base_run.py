@@ -69,7 +69,7 @@ def adapted_summary(config: TrainConfig, run_dir: Path, own: DataSummary) -> Dat
         run_dir: where its ``data.json`` lies once it has started.
         own: of the data of the run.
     Raises:
-        ConfigError: if the base is needed and not there.
+        ConfigError: if the base is needed and not there, or only one of both had its rewards clipped.
     """
     from sextant.offline_learner import SUMMARY_FILE, load_data_summary
 
@@ -82,7 +82,14 @@ def adapted_summary(config: TrainConfig, run_dir: Path, own: DataSummary) -> Dat
         raise ConfigError(
             f"agent.adaptation.base={base} is not a run directory: a run without a checkpoint starts from its weights"
         )
-    return merged_summary(load_data_summary(base), own)
+    known = load_data_summary(base)
+    if known.reward_clip != own.reward_clip:
+        raise ConfigError(
+            f"the rewards of {base} were {'' if known.reward_clip else 'not '}clipped, those of the new data "
+            f"{'were' if own.reward_clip else 'were not'}: set agent.reward_clip={str(known.reward_clip).lower()}, or use data "
+            "collected alike"
+        )
+    return merged_summary(known, own)
 
 
 def merged_summary(base: DataSummary, own: DataSummary) -> DataSummary:

@@ -36,7 +36,7 @@ def sequence(groups: tuple[tuple[str, ...], ...], steps: int, evaluation: tuple[
         evaluation: keys of the first stage's evaluations.
     """
     first = Stage(
-        arms=tuple(Arm(f"{name}, group 1", overrides) for name, overrides in MODELS.items()),
+        arms=tuple(Arm(f"{name}-group-1", overrides) for name, overrides in MODELS.items()),
         common=(*TRAINING, *evaluation, f"trainer.tasks={named(groups[0])}", f"trainer.total_gradient_steps={steps}"),
     )
     return (first, *(Stage(arms=following(groups, number, steps)) for number in range(2, len(groups))))
@@ -46,7 +46,7 @@ def following(groups: tuple[tuple[str, ...], ...], number: int, steps: int) -> t
     """Gives the arms that go on with a group: all parameters, or low-rank additions alone."""
     keys = ("data=[{data}/expert]", f"tasks={named(groups[number - 1])}", f"total_gradient_steps={steps}")
     return tuple(
-        Arm(f"{name}, group {number}", ("method=full", *keys), base=f"{name}, group {number - 1}") for name in MODELS
+        Arm(f"{name}-group-{number}", ("method=full", *keys), base=f"{name}-group-{number - 1}") for name in MODELS
     )
 
 
@@ -54,8 +54,8 @@ def low_rank(groups: tuple[tuple[str, ...], ...], steps: int) -> tuple[Arm, ...]
     """Gives the control that cannot forget: additions of its own for the last group, on an untouched base."""
     keys = ("data=[{data}/expert]", f"tasks={named(groups[-1])}", f"total_gradient_steps={steps}")
     return (
-        Arm("DT, LoRA on group 1", ("method=lora", "where=transformer", *keys), base="DT, group 1"),
-        Arm("DT-Mem, LoRA on group 1", ("method=lora", "where=both", *keys), base="DT-Mem, group 1"),
+        Arm("DT-LoRA", ("method=lora", "where=transformer", *keys), base="DT-group-1"),
+        Arm("DT-Mem-LoRA", ("method=lora", "where=both", *keys), base="DT-Mem-group-1"),
     )
 
 

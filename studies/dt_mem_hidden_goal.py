@@ -25,21 +25,21 @@ def hidden(benchmark: str, split: str, episodes: int, workers: int) -> tuple[str
 def adapted(steps: int, demonstrations: tuple[int, ...]) -> tuple[Arm, ...]:
     """Gives every way of adapting, at equal updates, for every number of demonstrations of a task."""
     ways = {
-        "DT full": ("DT", "full", ()),
-        "DT scratch": ("DT", "scratch", ()),
-        "DT LoRA": ("DT", "lora", ("where=transformer",)),
-        "DT-Mem full": ("DT-Mem", "full", ()),
-        "DT-Mem heads": ("DT-Mem", "heads", ()),
-        "DT-Mem slots": ("DT-Mem", "initial_slots", ()),
-        "DT-Mem LoRA memory": ("DT-Mem", "lora", ("where=memory",)),
-        "DT-Mem LoRA transformer": ("DT-Mem", "lora", ("where=transformer",)),
-        "DT-Mem LoRA both": ("DT-Mem", "lora", ("where=both",)),
+        "DT-full": ("DT", "full", ()),
+        "DT-scratch": ("DT", "scratch", ()),
+        "DT-LoRA": ("DT", "lora", ("where=transformer",)),
+        "DT-Mem-full": ("DT-Mem", "full", ()),
+        "DT-Mem-heads": ("DT-Mem", "heads", ()),
+        "DT-Mem-slots": ("DT-Mem", "initial_slots", ()),
+        "DT-Mem-LoRA-memory": ("DT-Mem", "lora", ("where=memory",)),
+        "DT-Mem-LoRA-transformer": ("DT-Mem", "lora", ("where=transformer",)),
+        "DT-Mem-LoRA-both": ("DT-Mem", "lora", ("where=both",)),
     }
     made = []
     for demos in demonstrations:
         for name, (base, method, keys) in ways.items():
             settings = ("data=[{data}/test]", f"episodes_per_task={demos}", f"total_gradient_steps={steps}")
-            made.append(Arm(f"{name}, {demos} demos", (f"method={method}", *keys, *settings), base=base))
+            made.append(Arm(f"{name}-k{demos}", (f"method={method}", *keys, *settings), base=base))
     return tuple(made)
 
 

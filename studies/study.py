@@ -11,7 +11,7 @@ class Arm:
     """One of the settings compared.
 
     Attributes:
-        name: label in tables and plots, and folder of its runs.
+        name: label in tables and plots, and folder of its runs: no spaces or commas.
         overrides: of ``sextant train``, or of ``sextant adapt`` where there is a base; on top of the stage's.
         base: arm of an earlier stage whose run, of the same seed, is adapted; None trains from the start.
     """

@@ -507,7 +507,8 @@ def test_other_shapes_and_missing_parts_are_refused(
     assert main(["adapt", *given, "agent.width=8"]) == 1
     assert "in the base: expected" in capsys.readouterr().err
     assert main(["adapt", *given, "agent.memory.kind=none", "method=initial_slots"]) == 2
-    capsys.readouterr()
+    assert main(["adapt", *given, "agent.reward_clip=true"]) == 2
+    assert "were not clipped, those of the new data were: set agent.reward_clip=false" in capsys.readouterr().err
     with pytest.raises(ValueError, match="base_digest is missing"):
         find_weights(base, None)
     assert not list(tmp_path.iterdir())

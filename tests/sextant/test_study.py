@@ -60,12 +60,14 @@ def test_every_run_of_every_study_composes(name: str, scale_name: str, tmp_path:
     earlier: set[str] = set()
     for stage in scale.stages:
         runs = list(scale.runs(stage))
-        assert len({tuple(overrides) for _, _, overrides in runs}) == len(runs)
+        assert len({(arm.base, *overrides) for arm, _, overrides in runs}) == len(runs)
         assert all(arm.base is None or arm.base in earlier for arm in stage.arms)
         for arm, seed, overrides in runs:
             assert overrides[-1] == f"seed={seed}" and set(arm.overrides) <= set(overrides)
             if arm.base is not None:
-                assert read_adapt_config(["run=x", *overrides]).seed == seed
+                assert (
+                    read_adapt_config(["run=x", *(each.replace("{data}", "data") for each in overrides)]).seed == seed
+                )
         names = [arm.name for arm in stage.arms]
         assert len(set(names) | earlier) == len(names) + len(earlier)
         earlier |= set(names)
