@@ -25,7 +25,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _COLUMNS = 3
 
 
-def curves_figure(curves: Sequence[Curve], title: str) -> Figure:
+def curves_figure(curves: Sequence[Curve], title: str, x_label: str = "env steps") -> Figure:
     """Draws a panel per env with a line per group: the mean over seeds.
 
     From 3 seeds there is a band of one standard error; below, every run is drawn as a thin line.
@@ -33,6 +33,7 @@ def curves_figure(curves: Sequence[Curve], title: str) -> Figure:
     Args:
         curves: at least one.
         title: of the figure.
+        x_label: what training is counted in.
     """
     from matplotlib.figure import Figure
 
@@ -49,7 +50,7 @@ def curves_figure(curves: Sequence[Curve], title: str) -> Figure:
             _draw_curve(panel, curve, groups.index(curve.group))
         _dress(panel)
         panel.set_title(env_id, fontsize=10)
-        panel.set_xlabel("env steps")
+        panel.set_xlabel(x_label)
         panel.set_ylabel(own[0].column)
     for panel in panels[len(envs) :]:
         panel.set_visible(False)

@@ -71,7 +71,11 @@ def adapted_summary(config: TrainConfig, run_dir: Path, own: DataSummary) -> Dat
     Raises:
         ConfigError: if the base is needed and not there, or only one of both had its rewards clipped.
     """
+    from sextant.config import load_run_config
     from sextant.offline_learner import SUMMARY_FILE, load_data_summary
+
+    def clips(each: TrainConfig, data: DataSummary) -> bool:
+        return data.reward_clip or bool(getattr(each.agent, "reward_clip", False))
 
     base = base_of(config)
     if base is None:
@@ -82,12 +86,12 @@ def adapted_summary(config: TrainConfig, run_dir: Path, own: DataSummary) -> Dat
         raise ConfigError(
             f"agent.adaptation.base={base} is not a run directory: a run without a checkpoint starts from its weights"
         )
-    known = load_data_summary(base)
-    if known.reward_clip != own.reward_clip:
+    known, base_config = load_data_summary(base), load_run_config(base)
+    theirs, ours = (clips(each, data) for each, data in ((base_config, known), (config, own)))
+    if theirs != ours:
         raise ConfigError(
-            f"the rewards of {base} were {'' if known.reward_clip else 'not '}clipped, those of the new data "
-            f"{'were' if own.reward_clip else 'were not'}: set agent.reward_clip={str(known.reward_clip).lower()}, or use data "
-            "collected alike"
+            f"rewards were {'' if theirs else 'not '}clipped for {base}, and {'are' if ours else 'are not'} "
+            f"in this data: set agent.reward_clip={str(theirs).lower()}, or use data collected alike"
         )
     return merged_summary(known, own)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome, and where it was written."""
+    """The outcome, where it was written, and what training is counted in."""
 
     rows: list[Row]
     improvements: list[Improvement]
@@ -29,6 +29,7 @@ class Comparison:
     metric: str
     warnings: list[str]
     directory: Path
+    unit: str = "env steps"
 
 
 def run_compare(
@@ -82,7 +83,9 @@ def run_compare(
     better = improvements(scores, rng=rng, num_resamples=num_resamples)
     warnings += _warnings(rows, chosen)
     directory = out or Path("comparisons") / _folder_name(list(dict.fromkeys(labels.values())))
-    comparison = Comparison(rows, better, scores, chosen.name, warnings, directory)
+    units = {run.unit for run in runs}
+    unit = units.pop() if len(units) == 1 else "training steps"
+    comparison = Comparison(rows, better, scores, chosen.name, warnings, directory, unit)
     from sextant.compare_files import comparison_table, write_comparison
 
     write_comparison(comparison, chosen, _curves(runs, labels, chosen), checkpoint)
@@ -176,7 +179,7 @@ def _warnings(rows: Sequence[Row], metric: Metric) -> list[str]:
     if len({row.episodes for row in rows} | {(row.episodes[0],) * 2 for row in rows}) > 1:
         found.append("The runs were evaluated on different numbers of episodes (column episodes).")
     if any(row.env_steps[0] != row.env_steps[1] for row in rows):
-        found.append("Runs of one group were trained for different numbers of env steps (column env steps).")
+        found.append("Runs of one group were trained for different numbers of steps (fifth column).")
     return found
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from analysis.statistics import Interval
     from sextant.compare import Comparison
 
-_HEADINGS = ("group", "task", "seeds", "episodes", "env steps", "IQM", "mean", "least / most", "interval")
+
+def _headings(unit: str) -> tuple[str, ...]:
+    return ("group", "task", "seeds", "episodes", unit, "IQM", "mean", "least / most", "interval")
 
 
 def write_comparison(comparison: Comparison, metric: Metric, curves: Sequence[Curve], checkpoint: str) -> None:
@@ -39,14 +41,14 @@ def write_comparison(comparison: Comparison, metric: Metric, curves: Sequence[Cu
     points = [(score.group, score.task, score.score) for score in comparison.scores]
     save_png(scores_figure(comparison.rows, points, title, metric.title), directory / "scores.png")
     if curves:
-        save_png(curves_figure(curves, "learning curves, mean over seeds"), directory / "curves.png")
+        save_png(curves_figure(curves, "learning curves, mean over seeds", comparison.unit), directory / "curves.png")
     else:
         (directory / "curves.png").unlink(missing_ok=True)
 
 
 def markdown(comparison: Comparison, title: str) -> str:
     """Gives the comparison as a Markdown page."""
-    lines = [f"# {title}", "", "| " + " | ".join(_HEADINGS) + " |", "|---|---|" + "--:|" * 6 + "---|"]
+    lines = [f"# {title}", "", "| " + " | ".join(_headings(comparison.unit)) + " |", "|---|---|" + "--:|" * 6 + "---|"]
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in comparison.rows]
     lines.append("")
     lines += [f"- {text}" for text in [*comparison.warnings, *map(improvement_text, comparison.improvements)]]
@@ -58,7 +60,7 @@ def comparison_table(comparison: Comparison, title: str) -> Any:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for position, heading in enumerate(_HEADINGS):
+    for position, heading in enumerate(_headings(comparison.unit)):
         table.add_column(heading, justify="right" if 2 <= position <= 7 else "left", overflow="fold")
     for row in comparison.rows:
         table.add_row(*_cells(row))

@@ -33,6 +33,7 @@ class ComparedRun:
         agent: name of the agent.
         seed: training seed.
         evaluation: the chosen one.
+        unit: what its training is counted in: env steps or gradient steps.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class ComparedRun:
     agent: str
     seed: int
     evaluation: StoredEvaluation
+    unit: str = "env steps"
 
     @property
     def name(self) -> str:
@@ -83,7 +85,8 @@ def load_run(path: Path, checkpoint: CheckpointName, protocol: str | None) -> Co
         raise ConfigError(str(error)) from error
     evaluation = choose_evaluation(path, evaluations, checkpoint, protocol)
     settings = group_settings(config.model_dump(mode="json"))
-    return ComparedRun(path, settings, config.agent.name, config.seed, evaluation)
+    unit = config.trainer.axis.replace("_", " ")
+    return ComparedRun(path, settings, config.agent.name, config.seed, evaluation, unit)
 
 
 def choose_evaluation(

@@ -60,7 +60,6 @@ def read_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
     from omegaconf import OmegaConf
 
     given = split_key_values(arguments, "run=runs/X or protocol=dopamine")
-    data: dict[str, Any] = {
-        key: value if key == "run" else OmegaConf.from_dotlist([f"value={value}"]).value for key, value in given.items()
-    }
-    return validated(EvaluateConfig, data)
+    run = {"run": given.pop("run")} if "run" in given else {}
+    read: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
+    return validated(EvaluateConfig, {**run, **read})

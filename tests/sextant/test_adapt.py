@@ -125,13 +125,21 @@ def adapt(base: Path, data: Path, folder: Path, *arguments: str) -> Path:
     return run_adapt(read_adapt_config(given))[0]
 
 
+def config_of(run_dir: Path) -> Any:
+    return load_run_config(run_dir)
+
+
+def adapted(*arguments: Any) -> Any:
+    return adapted_config(*arguments)
+
+
 def weights_at(run_dir: Path, folder: str = "[0-9]*[0-9]") -> dict[str, torch.Tensor]:
     return load_file(sorted(run_dir.glob(f"checkpoints/{folder}/weights.safetensors"))[-1])
 
 
 def model_of(run_dir: Path, weights: dict[str, torch.Tensor] | None = None) -> Any:
     """Gives a run's agent with given weights, or those it starts with."""
-    config = load_run_config(run_dir)
+    config = config_of(run_dir)
     agent = build_acting_agent(config, config.env.evaluation_protocol(), "cpu", run_dir=run_dir)
     if weights is not None:
         agent.load_weights(weights)
@@ -202,7 +210,7 @@ def test_a_run_starts_with_its_base_to_the_bit_and_trains_only_what_it_says(
 
 def start_of(run_dir: Path, agent: Any) -> dict[str, torch.Tensor]:
     """Gives the weights that the agent of an equal run began with."""
-    assert load_run_config(run_dir).agent == agent.config
+    assert config_of(run_dir).agent == agent.config
     return {name: tensor.clone() for name, tensor in agent.weights().items()}
 
 
@@ -243,7 +251,7 @@ def test_from_scratch_takes_nothing_of_the_base_but_its_shape(
     base: Path, new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir, agent = start_weights(monkeypatch, base, new_data, tmp_path, "method=scratch")
-    config = load_run_config(run_dir)
+    config = config_of(run_dir)
     own = build_agent(
         config, spaces_of_env(config.env), Seeds(config.seed), device="cpu", data=load_data_summary(run_dir)
     )
@@ -272,7 +280,7 @@ def test_summaries_are_merged_by_hand() -> None:
         return DataSummary((task,), (value,), (1.0,), int(value), {task: (value,) * 101}, value, 1, 2, {"f": "0"})
 
     merged = merged_summary(summary("a", 5.0), summary("b", 3.0))
-    quantiles = {"a": (5.0,) * 101, "b": (3.0,) * 101}
+    quantiles: dict[str, tuple[float, ...]] = {"a": (5.0,) * 101, "b": (3.0,) * 101}
     assert merged == DataSummary(("b", "a"), (5.0,), (1.0,), 5, quantiles, 5.0, 1, 2, {"f": "0"})
     again = merged_summary(summary("a", 5.0), summary("a", 3.0))
     assert again.return_quantiles == {"a": (5.0,) * 101} and again.tasks == ("a",)
@@ -375,9 +383,9 @@ def test_one_run_per_task_gives_one_adapter_per_task_and_a_bank_of_them(
     path = tmp_path / "bank.safetensors"
     arguments = [f"run={base}", f"data={new_data}", f"runs_dir={tmp_path}", *SHORT, "env.task=t_maze"]
     run_dirs = run_adapt(read_adapt_config([*arguments, "per_task=true", f"bank={path}"]))
-    assert [load_run_config(each).trainer.tasks for each in run_dirs] == [("new",), ("t_maze",)]
+    assert [config_of(each).trainer.tasks for each in run_dirs] == [("new",), ("t_maze",)]
     agent = model_of(base, weights_at(base))
-    bank = load_bank(path, agent.model, base_digest=load_run_config(run_dirs[0]).agent.adaptation.base_digest)
+    bank = load_bank(path, agent.model, base_digest=config_of(run_dirs[0]).agent.adaptation.base_digest)
     assert bank.tasks == ("new", "t_maze") and len(lora_layers(agent.model)) == 6
     for task, run_dir in zip(bank.tasks, run_dirs, strict=True):
         bank.switch(task)
@@ -432,21 +440,21 @@ def test_an_adapted_run_can_be_a_base(
 def test_adapters_get_a_width_where_the_base_has_none(base: Path, new_data: Path, tmp_path: Path) -> None:
     given = [f"run={base}", f"data=[{new_data}]", "method=adapters"]
     config = read_adapt_config(given)
-    made = adapted_config(config, load_run_config(base), "0" * 64, None)
+    made = adapted(config, config_of(base), "0" * 64, None)
     assert made.agent.adapter == 16
     narrow = read_adapt_config([*given, "agent.adapter=2"])
-    assert adapted_config(narrow, load_run_config(base), "0" * 64, None).agent.adapter == 2
+    assert adapted(narrow, config_of(base), "0" * 64, None).agent.adapter == 2
 
 
 def test_the_rest_of_the_config_is_the_bases_unless_it_is_changed(base: Path, new_data: Path) -> None:
     given = [f"run={base}", f"data=[{new_data}]", "total_gradient_steps=500"]
-    own = load_run_config(base)
-    made = adapted_config(read_adapt_config(given), own, "0" * 64, None)
+    own = config_of(base)
+    made = adapted(read_adapt_config(given), own, "0" * 64, None)
     assert made.env == own.env and made.seed == own.seed and made.runs_dir == own.runs_dir
     assert (made.agent.learning_rate, made.agent.warmup_steps) == (1e-3, 50)
     assert (made.trainer.total_gradient_steps, made.trainer.checkpoint_every_gradient_steps) == (500, 100)
     changes = ["warmup_steps=0", "learning_rate=2e-4", "seed=9", "agent.batch_size=4", "env.max_corridor=9"]
-    changed = adapted_config(read_adapt_config([*given, *changes]), own, "0" * 64, None)
+    changed = adapted(read_adapt_config([*given, *changes]), own, "0" * 64, None)
     assert (changed.agent.learning_rate, changed.agent.warmup_steps, changed.agent.batch_size) == (2e-4, 0, 4)
     assert (changed.seed, changed.env.max_corridor) == (9, 9)
 
@@ -506,9 +514,10 @@ def test_other_shapes_and_missing_parts_are_refused(
     given = [f"run={base}", f"data=[{new_data}]", f"runs_dir={tmp_path}", "env.task=t_maze"]
     assert main(["adapt", *given, "agent.width=8"]) == 1
     assert "in the base: expected" in capsys.readouterr().err
-    assert main(["adapt", *given, "agent.memory.kind=none", "method=initial_slots"]) == 2
+    assert main(["adapt", *given, "agent.adapter=4", "method=lora", "where=both", "agent.num_layers=2"]) == 1
+    assert "the base lacks backbone." in capsys.readouterr().err
     assert main(["adapt", *given, "agent.reward_clip=true"]) == 2
-    assert "were not clipped, those of the new data were: set agent.reward_clip=false" in capsys.readouterr().err
+    assert f"rewards were not clipped for {base}, and are in this data" in capsys.readouterr().err
     with pytest.raises(ValueError, match="base_digest is missing"):
         find_weights(base, None)
     assert not list(tmp_path.iterdir())
