@@ -142,6 +142,7 @@ class TrajectoryData:
             num_episodes=self.num_episodes,
             num_steps=self.num_steps,
             digests={f"{index}/{file.path.name}": file.digest for index, file in enumerate(self.files)},
+            reward_clip=self.clip_reward,
         )
 
     def obs(self, episode: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -172,8 +172,12 @@ def group_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         and not key.startswith("evaluation_")
     }
     budget = {key: config["trainer"][key] for key in BUDGET_KEYS if key in config["trainer"]}
-    return flatten({"agent": config["agent"], "env": env, "trainer": budget})
+    settings = flatten({"agent": config["agent"], "env": env, "trainer": budget})
+    return {key: value for key, value in settings.items() if key not in OF_A_BASE}
 
+
+OF_A_BASE = ("agent.adaptation.base", "agent.adaptation.base_digest")
+"""Keys that name one run among the bases of an adapted setting: another for every seed."""
 
 LONGEST_LABEL = 60
 """Characters of a group's label beyond which settings are named by a letter and spelled out below the table."""

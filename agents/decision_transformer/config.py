@@ -195,6 +195,8 @@ class DecisionTransformerConfig(SequenceFields):
     def _training_and_acting_agree(self) -> Self:
         if self.sampling == "windows" and self.num_segments > 1:
             raise ValueError(f"num_segments={self.num_segments} needs sampling=stream: windows are single segments")
+        if self.pruning is not None and self.adaptation is not None and self.adaptation.method == "lora":
+            raise ValueError("pruning would prune low-rank additions too: adapt with pruning=null")
         if self.prompt_steps and self.streams:
             raise ValueError(f"prompt_steps={self.prompt_steps} needs sampling=windows and no memory")
         if self.random_offset and not self.streams:
@@ -225,7 +227,15 @@ class DecisionTransformerConfig(SequenceFields):
 
     @property
     def label(self) -> str:
-        """Short name for directories and tables."""
+        """Short name for directories and tables; an adapted model's says how it was adapted."""
+        adaptation = self.adaptation
+        if adaptation is None:
+            return self._plain_label
+        how = f"lora_{adaptation.where}" if adaptation.method == "lora" else adaptation.method
+        return f"{self._plain_label}-{how}"
+
+    @property
+    def _plain_label(self) -> str:
         if self.memory.kind != "none":
             return "dt_mem" if self.memory.kind == "slots" else "rmdt"
         if self.prompt_steps:

@@ -202,6 +202,8 @@ def test_evaluate_hands_its_keys_over(monkeypatch, tmp_path):
         "seed": 0,
         "random_baseline": True,
         "videos": 2,
+        "memory_use": None,
+        "target_returns": None,
         "device": None,
     }
 
