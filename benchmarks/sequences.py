@@ -261,8 +261,7 @@ def main() -> None:
     """Plays the games and publishes the result."""
     options = options_of()
     played: list[Player] = []
-    absent = "not asked for" if "release" not in options.only else "left out, no --release"
-    theirs = absent if options.release is None or "release" not in options.only else "took part"
+    theirs = "took part" if options.release is not None else "left out: no --release"
     with tempfile.TemporaryDirectory(prefix="sextant-benchmark-") as folder:
         roster = Roster(options, Path(folder))
         for game in options.only:
@@ -281,10 +280,10 @@ def main() -> None:
             "envs": NUM_ENVS,
             "release's batch": options.release_batch_size,
             "release's rounds": options.release_rounds,
-            "authors' release": theirs,
+            "authors' release": theirs if "release" in options.only else None,
         }
         result(played, settings).publish(options.out)
-    if theirs.startswith("left out"):
+    if "release" in options.only and theirs != "took part":
         print(f"\n{RELEASE}: {theirs}", file=sys.stderr)
 
 

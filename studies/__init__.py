@@ -9,9 +9,20 @@ from studies.dt_mem_meta_world import DT_MEM_META_WORLD
 from studies.dt_mem_t_maze import DT_MEM_T_MAZE
 from studies.precision import PRECISION
 from studies.pruning import PRUNING
+from studies.pruning_controls import PRUNING_CONTROLS
+from studies.pruning_offline import PRUNING_OFFLINE
 from studies.study import Arm, MetricsTable, Probe, Scale, Stage, Study
 
-_ALL = (PRECISION, PRUNING, DT_MEM_T_MAZE, DT_MEM_META_WORLD, DT_MEM_HIDDEN_GOAL, DT_MEM_FORGETTING)
+_ALL = (
+    PRECISION,
+    PRUNING,
+    PRUNING_CONTROLS,
+    PRUNING_OFFLINE,
+    DT_MEM_T_MAZE,
+    DT_MEM_META_WORLD,
+    DT_MEM_HIDDEN_GOAL,
+    DT_MEM_FORGETTING,
+)
 STUDIES = {study.name: study for study in _ALL}
 
 __all__ = ["STUDIES", "Arm", "MetricsTable", "Probe", "Scale", "Stage", "Study"]

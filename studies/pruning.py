@@ -26,10 +26,11 @@ PRUNING = Study(
     title="Gradual magnitude pruning of DQN",
     question="Does DQN learn more with a network that is pruned during training (Obando-Ceron et al. 2024) than with "
     "the dense network of the same width?",
-    reading="The paper reports its gains (33 % at width 3, up to 60 % over the dense network of width 1; interquartile "
-    "means of human-normalised scores) at 40 million frames on 15 Atari games with the IMPALA network. What is seen "
-    "here was seen here: one small game, a small network, runs that are hundreds of times shorter. It can show that "
-    "pruning to this sparsity costs nothing, or costs something, at this size; it cannot confirm or refute the paper.",
+    reading="The paper reports its gains (33 % at width 3, up to 60 % over the dense network of width 1; "
+    "interquartile means of human-normalised scores) at 40 million frames on 15 Atari games with the IMPALA network. "
+    "What is seen here was seen here: one small game, a small network, runs that are hundreds of times shorter. It "
+    "can show that pruning to this sparsity costs nothing, or costs something, at this size; it cannot confirm or "
+    "refute the paper.",
     tables=(
         MetricsTable("layers", "Final sparsity of each layer", "layer", ("agent/sparsity/",)),
         MetricsTable("diagnostics", "Last diagnostics", "diagnostic", ("diagnostics/",)),

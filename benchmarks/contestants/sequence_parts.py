@@ -1,4 +1,4 @@
-"""Agents, data and batches of the sequence benchmarks: small ones on vectors of Meta-World's shape, large ones on pixels.
+"""Agents, data and batches of the sequence benchmarks: small ones on Meta-World's vectors, large ones on pixels.
 
 Legend: B rows, K steps of a segment, G tokens of a step.
 """

@@ -85,6 +85,7 @@ def forward(agent: DecisionTransformerAgent, batch_size: int) -> Callable[[], No
 
 def chosen(options: argparse.Namespace) -> Callable[[], None]:
     """Gives what the command line asks for."""
+    source: Any
     if options.task == "large":
         agent = parts.large_agent(options.memory, options.batch_size)
         source = parts.OneBatch(parts.large_batch(options.batch_size))
