@@ -13,14 +13,12 @@ SMALL = (
     "agent.num_layers=1",
     "agent.dropout=0",
     "agent.batch_size=32",
-    "agent.learning_rate=3e-3",
+    "agent.learning_rate=2e-3",
     "agent.warmup_steps=50",
-    "agent.decay=cosine",
-    "agent.initialization=fan_in",
     "agent.max_grad_norm=1",
     "agent.return_scale=1",
 )
-STREAM = ("agent.num_segments=10",)
+STREAM = ("agent.num_segments=4",)
 
 
 def mazes(shortest: int, longest: int, episodes: int) -> dict[str, tuple[str, ...]]:
@@ -40,7 +38,7 @@ def mazes(shortest: int, longest: int, episodes: int) -> dict[str, tuple[str, ..
 
 ARMS = (
     Arm("DT", ("agent=decision_transformer",)),
-    Arm("DT-Mem", ("agent=dt_mem", "agent.memory.num_slots=16", *STREAM)),
+    Arm("DT-Mem", ("agent=dt_mem", "agent.memory.num_slots=16", "agent.memory.num_heads=4", *STREAM)),
     Arm("RMDT", ("agent=rmdt", *STREAM)),
 )
 WITH_MEMORY = ("DT-Mem", "RMDT")
