@@ -92,7 +92,7 @@ DT_MEM_META_WORLD = Study(
                 "trainer.evaluation_envs=10",
                 "env.workers=sync",
             ),
-            arms=arms(136),
+            arms=arms(138),
             seeds=(0, 1, 2),
             datasets=demonstrations("MT10", 50, 2),
         ),
