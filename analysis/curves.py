@@ -18,6 +18,10 @@ MAX_POINTS = 400
 """Points of a curve after aligning; more cannot be seen."""
 
 
+AXES = ("env_steps", "gradient_steps")
+"""What a metrics.csv counts training in: the first of these columns that it has."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """The learning curves of one group on one env.
@@ -26,7 +30,7 @@ class Curve:
         group: label of the setting.
         env_id: game, task or benchmark.
         column: of metrics.csv.
-        env_steps: (P,) common to all runs (unit: env steps).
+        env_steps: (P,) common to all runs (unit: env steps; of offline runs: gradient steps).
         values: (R, P), a run per row.
     """
 
@@ -51,20 +55,23 @@ class Curve:
 
 
 def read_columns(path: Path) -> dict[str, tuple[Floats, Floats]]:
-    """Reads metrics.csv: for each column the env steps where it was measured, and its values there.
+    """Reads metrics.csv: for each column the steps where it was measured, and its values there.
 
-    Cells that are empty or not numbers are passed over, and so is a file that does not exist.
+    Steps are env steps, or gradient steps for an offline run. Cells that are empty or not numbers are passed over, and
+    so is a file that does not exist.
     """
     if not path.exists():
         return {}
     points: dict[str, list[tuple[float, float]]] = {}
     with open(path, encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            env_steps = _number(row.get("env_steps"))
+        reader = csv.DictReader(stream)
+        axis = next((name for name in AXES if name in (reader.fieldnames or ())), None)
+        for row in reader:
+            step = _number(row.get(axis)) if axis is not None else None
             for name, cell in row.items():
                 value = _number(cell)
-                if env_steps is not None and value is not None and name != "env_steps":
-                    points.setdefault(name, []).append((env_steps, value))
+                if step is not None and value is not None and name != axis:
+                    points.setdefault(name, []).append((step, value))
     return {name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1]) for name, pairs in points.items()}
 
 

@@ -84,7 +84,7 @@ DT_MEM_T_MAZE = Study(
                 *SMALL,
                 "env.min_corridor=30",
                 "env.max_corridor=90",
-                "trainer.total_gradient_steps=1500",
+                "trainer.total_gradient_steps=4000",
                 "trainer.checkpoint_every_gradient_steps=500",
                 "trainer.evaluation_episodes=null",
                 "trainer.evaluation_envs=20",

@@ -90,6 +90,9 @@ def test_columns_with_gaps_are_read_where_they_were_measured(tmp_path: Path) -> 
     np.testing.assert_array_equal(columns["eval/return_mean"], [[20, 40], [3.0, 4.0]])
     assert set(columns) == {"train/return_mean", "eval/return_mean"}
     assert read_columns(tmp_path / "missing.csv") == {}
+    path.write_text("gradient_steps,loss\n5,0.5\n10,0.25\n")
+    steps, losses = read_columns(path)["loss"]
+    assert steps.tolist() == [5.0, 10.0] and losses.tolist() == [0.5, 0.25]
 
 
 def test_the_preferred_column_that_every_run_has_is_chosen() -> None:
