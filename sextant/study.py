@@ -125,7 +125,7 @@ def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any
             f"sextant study run {study.name} scale={scale_name}",
             "```",
             "",
-            f"{_size(scale)}; {scale.takes}. Shared settings: {common}.",
+            f"{_size(scale)}; {scale.takes}." + (f" Shared settings: {common}." if common else ""),
             "",
             *earlier,
             "| arm | its settings |",
