@@ -79,7 +79,7 @@ DT_MEM_T_MAZE = Study(
             datasets=mazes(1, 12, 60),
         ),
         "cpu": Scale(
-            takes="twenty minutes on 2 cores with jobs=2",
+            takes="half an hour on 2 cores with jobs=2",
             common=(
                 *SMALL,
                 "env.min_corridor=30",
