@@ -31,8 +31,11 @@ BARE = {
     "bf16": {"bare update, bf16": ("--bf16",), "bare update, bf16, tuned": ("--bf16", *TUNED)},
 }
 SEXTANT: dict[str, dict[str, tuple[str, ...]]] = {
-    "fp32": {"Sextant, fp32": ()},
-    "bf16": {"Sextant, bf16": ("agent.precision=bf16",)},
+    "fp32": {"Sextant, fp32, 8 envs": (), "Sextant, fp32, 16 envs": ("--num-envs", "16")},
+    "bf16": {
+        "Sextant, bf16, 8 envs": ("agent.precision=bf16",),
+        "Sextant, bf16, 16 envs": ("--num-envs", "16", "agent.precision=bf16"),
+    },
 }
 
 
@@ -58,6 +61,7 @@ def contestants(game: str, cleanrl: Path | None, threads: Sequence[int]) -> Iter
         if importlib.util.find_spec("stable_baselines3") is not None:
             yield contestant("SB3, 1 env", "sb3_dqn", playing)
             yield contestant("SB3, 8 envs", "sb3_dqn", [*playing, "--num-envs", "8"])
+            yield contestant("SB3, 16 envs", "sb3_dqn", [*playing, "--num-envs", "16"])
 
 
 def best_of_threads(group: Sequence[Contestant]) -> dict[str, Contestant]:
@@ -92,7 +96,7 @@ def goals(best: dict[str, Contestant], peer: Contestant | None) -> Iterator[Goal
 def result(group: Sequence[Contestant], settings: dict[str, Cell]) -> Result:
     """Makes the table of a finished game."""
     best = best_of_threads(group)
-    peer = fastest(best, ["CleanRL", "SB3, 1 env", "SB3, 8 envs"])
+    peer = fastest(best, ["CleanRL", "SB3, 1 env", "SB3, 8 envs", "SB3, 16 envs"])
     rows: list[list[Cell]] = []
     for contestant in group:
         rate, cores = median(contestant.rates), median(contestant.cpu_shares)

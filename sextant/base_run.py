@@ -223,10 +223,11 @@ def counted(model: nn.Module) -> dict[str, Any]:
     Args:
         model: with `embedding`, `backbone`, `memory` and `heads`; bottlenecks in the backbone are a part of their own.
     """
+    from agents.decision_transformer.sizes import part_of
+
     parts: dict[str, dict[str, int]] = {}
     for name, parameter in model.named_parameters():
-        part = "adapters" if ".adapter." in name else name.partition(".")[0]
-        entry = parts.setdefault(part, {"trainable": 0, "total": 0})
+        entry = parts.setdefault(part_of(name), {"trainable": 0, "total": 0})
         entry["total"] += parameter.numel()
         entry["trainable"] += parameter.numel() * parameter.requires_grad
     return {

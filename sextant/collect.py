@@ -67,6 +67,8 @@ def run_collect(config: CollectConfig, *, console: Console | None = None) -> Pat
 
 def _plan(config: CollectConfig, console: Console) -> Plan:
     """Decides what is played, and looks at the env's spaces."""
+    from sextant.env_spaces import spaces_of_env
+
     train_config: TrainConfig | None = None
     source, env_steps = None, None
     if config.run is not None:
@@ -77,11 +79,7 @@ def _plan(config: CollectConfig, console: Console) -> Plan:
         env_steps = intact_snapshot(config.run, config.checkpoint, console).env_steps
         source = f"run:{run_name(config.run)}@{env_steps}"
     plan = make_plan(config, train_config, source, env_steps)
-    env = plan.env.make_evaluation_env(plan.protocol, 1)
-    try:
-        return with_facts(plan, env.single_observation_space, env.single_action_space)
-    finally:
-        env.close()
+    return with_facts(plan, *spaces_of_env(plan.env, plan.protocol))
 
 
 def check_facts(directory: Path, facts: TrajectoryFacts, *, float16: bool = False) -> None:

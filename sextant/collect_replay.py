@@ -100,25 +100,16 @@ def _load(config: TrainConfig, snapshot: Snapshot, say: Any) -> tuple[Replay, An
     """
     import numpy as np
 
-    agent_config, env_config, counters = (*_untyped(config), snapshot.counters.get("replay") or {})
-    if "layout" not in counters or not hasattr(agent_config, "replay"):
+    from sextant.env_spaces import spaces_of_env
+    from sextant.replay_source import restore_replay
+
+    replay_config = getattr(config.agent, "replay", None)
+    if replay_config is None or "layout" not in snapshot.counters.get("replay", {}):
         raise ConfigError(f"policy=replay: agent={config.agent.name} keeps no replay in its checkpoints")
-    env = env_config.make_evaluation_env(env_config.training_protocol(), 1)
-    try:
-        spaces = (env.single_observation_space, env.single_action_space)
-    finally:
-        env.close()
-    num_envs, rng = counters["layout"]["num_envs"], np.random.default_rng(0)
-    replay = agent_config.replay.build(*spaces, num_envs=num_envs, rng=rng, log=say)
-    arrays = {
-        name.removeprefix("replay/"): array for name, array in snapshot.arrays.items() if name.startswith("replay/")
-    }
-    replay.load(snapshot.replay_chunks, (arrays, counters))
+    env: Any = config.env
+    spaces = spaces_of_env(env, env.training_protocol())
+    replay = restore_replay(snapshot, replay_config, spaces, rng=np.random.default_rng(0), say=say)
     return replay, spaces[1]
-
-
-def _untyped(config: TrainConfig) -> tuple[Any, Any]:
-    return config.agent, config.env
 
 
 def _storable(obs: Any) -> Any:

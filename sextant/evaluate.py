@@ -147,6 +147,7 @@ def build_acting_agent(config: TrainConfig, protocol: Protocol, device: str, *, 
     """
     import torch
 
+    from sextant.env_spaces import spaces_of_env
     from sextant.learner import build_agent, learns_from_segments
     from sextant.offline_learner import load_data_summary
     from trainers.seeding import Seeds
@@ -156,11 +157,7 @@ def build_acting_agent(config: TrainConfig, protocol: Protocol, device: str, *, 
         set_torch_threads(config.threads)
     if device == "auto" or (device == "cuda" and not torch.cuda.is_available()):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    env = _untyped(config.env).make_evaluation_env(protocol, 1)
-    try:
-        spaces = (env.single_observation_space, env.single_action_space)
-    finally:
-        env.close()
+    spaces = spaces_of_env(config.env, protocol)
     data = load_data_summary(run_dir) if run_dir is not None and learns_from_segments(config) else None
     return build_agent(config, spaces, Seeds(config.seed), device=device, data=data)
 

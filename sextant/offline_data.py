@@ -41,15 +41,6 @@ class OpenedData:
     trajectories: TrajectoryData | None = None
 
 
-def spaces_of_env(env_config: Any) -> Spaces:
-    """Gives the spaces of observations and actions that an agent meets in evaluation, as a vector env shows them."""
-    env = env_config.make_evaluation_env(env_config.evaluation_protocol(), 1)
-    try:
-        return env.single_observation_space, env.single_action_space
-    finally:
-        env.close()
-
-
 def open_data(
     config: TrainConfig,
     spaces: Spaces,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from memory.data_summary import DataSummary
 from sextant.base_run import adapted_summary, base_record
+from sextant.env_spaces import spaces_of_env
 from sextant.learner import attach_pruner, build_agent
-from sextant.offline_data import open_data, spaces_of_env
+from sextant.offline_data import open_data
 from sextant.refusal import ConfigError
 from trainers.offline_config import OfflineTrainerConfig
 

@@ -12,6 +12,7 @@ from sextant.run_dirs import run_name
 if TYPE_CHECKING:
     import numpy as np
 
+    from memory.config import ReplayConfig
     from memory.replay import Replay
     from sextant.learner import Spaces
     from trainers.checkpointing import CheckpointStore, Snapshot
@@ -40,7 +41,7 @@ def load_replay_of(
         ConfigError: if the run keeps no replay, has no intact checkpoint, or its env has other spaces.
     """
     from sextant.config import load_run_config
-    from sextant.offline_data import spaces_of_env
+    from sextant.env_spaces import spaces_of_env
     from trainers.checkpointing import CheckpointStore
 
     source = load_run_config(run)
@@ -56,15 +57,28 @@ def load_replay_of(
     store = CheckpointStore(run / "checkpoints", warn=say, read_only=True)
     snapshot = _snapshot(run, store, started_on)
     uniform = replay_config.model_copy(update={"prioritised": False})
-    replay: Replay = uniform.build(*spaces, num_envs=source.env.num_envs, rng=rng, log=say)
-    arrays = {
-        name.removeprefix("replay/"): array for name, array in snapshot.arrays.items() if name.startswith("replay/")
-    }
-    counters = snapshot.counters["replay"]
-    layout = {**counters["layout"], "prioritised": False}
-    replay.load(snapshot.replay_chunks, (arrays, {**counters, "layout": layout}))
+    replay = restore_replay(snapshot, uniform, spaces, rng=rng, say=say)
     say(f"data: {len(replay):,} transitions of {run_name(run)} at {snapshot.env_steps:,} env steps")
     return replay, {_name(run, snapshot): _seal(snapshot)}
+
+
+def restore_replay(
+    snapshot: Snapshot, config: ReplayConfig, spaces: Spaces, *, rng: np.random.Generator, say: Callable[[str], None]
+) -> Replay:
+    """Builds a replay and fills it with what a checkpoint holds.
+
+    Args:
+        snapshot: of an off-policy run.
+        config: of the run's replay; it may ask for no priorities where the checkpoint holds some.
+        spaces: of the run's env.
+        rng: draws the samples; loading sets it to where the run's own generator was.
+        say: told the size.
+    """
+    counters = snapshot.counters["replay"]
+    layout = {**counters["layout"], "prioritised": config.prioritised}
+    replay: Replay = config.build(*spaces, num_envs=layout["num_envs"], rng=rng, log=say)
+    replay.load(snapshot.replay_chunks, (snapshot.arrays_below("replay/"), {**counters, "layout": layout}))
+    return replay
 
 
 def _snapshot(run: Path, store: CheckpointStore, started_on: Mapping[str, str] | None) -> Snapshot:

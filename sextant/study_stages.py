@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sextant.collect_config import CollectConfig, read_collect_config
@@ -81,8 +81,7 @@ class Stages:
     def _train(self, arm: str, overrides: Sequence[str]) -> list[str]:
         return [*overrides, f"runs_dir={self.folder / arm}", "resume=auto", *thread_share(overrides, self.jobs)]
 
-    def _collect_config(self, name: str, arguments: Sequence[str], fill: object) -> CollectConfig:
-        assert callable(fill)
+    def _collect_config(self, name: str, arguments: Sequence[str], fill: Callable[[str, int], str]) -> CollectConfig:
         filled = [fill(each, self.scale.seeds[0]) for each in arguments]
         return read_collect_config([*filled, f"out={self.folder / 'data' / name}"])
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
+
+from trainers.rhythm import RunRhythm
 
 
-class TrainerConfig(BaseModel):
+class TrainerConfig(RunRhythm):
     """Length of an online run and the rhythm of what happens in it; all periods in env steps.
 
     Env steps are agent steps of all envs together. The run is cut into intervals of ``min(checkpoint, evaluate)`` env
-    steps; the longer period must be a multiple of the shorter one, so that a resumed run meets the same boundaries as
-    one that was never stopped.
+    steps.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    axis: ClassVar[Literal["env_steps"]] = "env_steps"
-    """What the run's progress is counted in, as metrics.csv names it."""
+    axis: ClassVar[Literal["env_steps", "gradient_steps"]] = "env_steps"
 
     name: Literal["online"] = "online"
     total_env_steps: int = Field(
@@ -44,20 +42,6 @@ class TrainerConfig(BaseModel):
         description="Episodes per evaluation during training (unit: episodes); null = as many as the protocol says. "
         "`sextant evaluate` always runs the protocol's own number.",
     )
-    evaluation_envs: int = Field(
-        4, ge=1, description="Parallel envs of an evaluation (unit: envs); does not change its results."
-    )
-    evaluate_at_end: bool = Field(
-        True, description="Whether the run ends with an evaluation, whatever the period (flag)."
-    )
-    keep_checkpoints: int = Field(
-        2, ge=1, description="Full checkpoints kept, newest first (unit: checkpoints); the best one is kept besides."
-    )
-    log_points: int = Field(
-        200,
-        ge=50,
-        description="Points written per curve over the run (unit: points; at least 50, so short runs show a curve).",
-    )
     diagnostics_every_env_steps: int | None = Field(
         None,
         ge=0,
@@ -65,32 +49,6 @@ class TrainerConfig(BaseModel):
         "and at the end; null: a twentieth of the run, at least 5,000; 0: never. They do not change the training "
         "(docs/runs.md).",
     )
-    videos_per_evaluation: int = Field(
-        0,
-        ge=0,
-        description="Episodes filmed at each evaluation (unit: episodes): mp4 in videos/, image in TensorBoard.",
-    )
-
-    @model_validator(mode="after")
-    def _periods_must_nest(self) -> Self:
-        evaluate, checkpoint = self.evaluation_period, self.checkpoint_every_env_steps
-        if evaluate and max(evaluate, checkpoint) % min(evaluate, checkpoint):
-            raise ValueError(
-                f"evaluate_every_env_steps={evaluate} and checkpoint_every_env_steps={checkpoint}: "
-                "the longer period must be a multiple of the shorter one"
-            )
-        return self
-
-    @property
-    def total_steps(self) -> int:
-        """Length of the run, counted along `axis`."""
-        return self.total_env_steps
-
-    @property
-    def evaluation_period(self) -> int:
-        """Env steps between two evaluations; 0 for none but the last."""
-        period = self.evaluate_every_env_steps
-        return self.checkpoint_every_env_steps if period is None else period
 
     @property
     def diagnostics_period(self) -> int:

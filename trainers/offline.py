@@ -11,12 +11,9 @@ stop at the same one, and only process 0 writes and evaluates while the others w
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from trainers.distributed import ALONE, World
 from trainers.online import Evaluation, TrainingResult
@@ -34,9 +31,6 @@ if TYPE_CHECKING:
     from trainers.offline_config import OfflineTrainerConfig
     from trainers.offline_data import OfflineDataset
     from trainers.run_log import RunLog
-
-SHOW_EVERY_SECONDS = 0.25
-"""Least time between two looks at the live line (unit: seconds)."""
 
 
 class OfflineSession:
@@ -81,7 +75,6 @@ class OfflineSession:
         self.clock = PhaseClock()
         self._stop = threading.Event()
         self._hooks = Hooks(lambda: world.any(self._stop.is_set()), self._after_update)
-        self._activity, self._shown_at = "", 0.0
         self._since_start = self._since_point = self._since_boundary = self.clock.mark(0)
 
     def fit(self, restored: Snapshot | None = None) -> TrainingResult:
@@ -194,7 +187,7 @@ class OfflineSession:
         counters = snapshot.counters
         self.agent.load_weights(snapshot.weights)
         self.agent.load_training_state(snapshot.optimizer, counters["agent"])
-        self.dataset.load(_with_prefix(snapshot.arrays, "data/"), counters["data"])
+        self.dataset.load(snapshot.arrays_below("data/"), counters["data"])
         self.state = RunState.from_json(counters["run"])
         self.agent.set_env_steps(self.state.env_steps)
         self._restore_generators(snapshot)
@@ -203,7 +196,7 @@ class OfflineSession:
         self._say(f"resumed at {self.state.env_steps:,} gradient steps")
 
     def _restore_generators(self, snapshot: Snapshot) -> None:
-        rank, arrays = self.world.rank, _with_prefix(snapshot.arrays, "rng/")
+        rank, arrays = self.world.rank, snapshot.arrays_below("rng/")
         if rank == 0:
             set_global_rng_state(arrays, snapshot.counters["rng"])
             return
@@ -239,10 +232,8 @@ class OfflineSession:
             self.progress.say(message)
 
     def _show(self, activity: str) -> None:
-        now = time.monotonic()
-        if not self.world.is_main or (activity == self._activity and now - self._shown_at < SHOW_EVERY_SECONDS):
+        if not self.world.is_main or not self.progress.is_due(activity):
             return
-        self._activity, self._shown_at = activity, now
         steps, state = self.state.env_steps, self.state
         speed = self.clock.read(self._since_boundary, steps)["gradient_steps_per_second"]
         shares = self.clock.read(self._since_start, steps)
@@ -277,7 +268,3 @@ def _timed(source: Any, clock: PhaseClock) -> Iterator[None]:
         yield
     finally:
         del vars(source)["sample"]
-
-
-def _with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
+
+from trainers.rhythm import RunRhythm
 
 
-class OfflineTrainerConfig(BaseModel):
-    """Data and length of an offline run and the rhythm of what happens in it; all periods in gradient steps.
+class OfflineTrainerConfig(RunRhythm):
+    """Data and length of an offline run and the rhythm of what happens in it; all periods in gradient steps."""
 
-    The longer of the two periods must be a multiple of the shorter one, so that a resumed run meets the same boundaries
-    as one that was never stopped.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    axis: ClassVar[Literal["gradient_steps"]] = "gradient_steps"
-    """What the run's progress is counted in, as metrics.csv names it."""
+    axis: ClassVar[Literal["env_steps", "gradient_steps"]] = "gradient_steps"
 
     name: Literal["offline"] = "offline"
     data: tuple[str, ...] = Field(
@@ -58,61 +53,12 @@ class OfflineTrainerConfig(BaseModel):
         description="Episodes per evaluation during training, spread over the tasks (unit: episodes); null = as many "
         "as the protocol says. `sextant evaluate` always runs the protocol's own number.",
     )
-    evaluation_envs: int = Field(
-        4, ge=1, description="Parallel envs of an evaluation (unit: envs); does not change its results."
-    )
     evaluate_at_start: bool = Field(
         False,
         description="Whether an evaluation comes before the first gradient step, as in sextant adapt (flag).",
     )
-    evaluate_at_end: bool = Field(
-        True, description="Whether the run ends with an evaluation, whatever the period (flag)."
-    )
-    keep_checkpoints: int = Field(
-        2, ge=1, description="Full checkpoints kept, newest first (unit: checkpoints); the best one is kept besides."
-    )
-    log_points: int = Field(
-        200,
-        ge=50,
-        description="Points written per curve over the run (unit: points; at least 50, so short runs show a curve).",
-    )
-    videos_per_evaluation: int = Field(
-        0,
-        ge=0,
-        description="Episodes filmed at each evaluation (unit: episodes): mp4 in videos/, image in TensorBoard.",
-    )
-
-    @model_validator(mode="after")
-    def _periods_must_nest(self) -> Self:
-        evaluate, checkpoint = self.evaluation_period, self.checkpoint_every_gradient_steps
-        if evaluate and max(evaluate, checkpoint) % min(evaluate, checkpoint):
-            raise ValueError(
-                f"evaluate_every_gradient_steps={evaluate} and checkpoint_every_gradient_steps={checkpoint}: "
-                "the longer period must be a multiple of the shorter one"
-            )
-        return self
-
-    @property
-    def total_steps(self) -> int:
-        """Length of the run, counted along `axis`."""
-        return self.total_gradient_steps
-
-    @property
-    def evaluation_period(self) -> int:
-        """Gradient steps between two evaluations; 0 for none but the last."""
-        period = self.evaluate_every_gradient_steps
-        return self.checkpoint_every_gradient_steps if period is None else period
-
-    @property
-    def point_period(self) -> int:
-        """Gradient steps between two log points."""
-        return max(1, self.total_gradient_steps // self.log_points)
 
     def next_boundary(self, gradient_steps: int) -> int:
         """Gives the first step after this one at which something is due: evaluation, checkpoint or the end."""
-        periods = [period for period in (self.checkpoint_every_gradient_steps, self.evaluation_period) if period]
-        return min([(gradient_steps // period + 1) * period for period in periods] + [self.total_gradient_steps])
-
-    def next_point(self, gradient_steps: int) -> int:
-        """Gives the first step after this one at which the log gets a row."""
-        return (gradient_steps // self.point_period + 1) * self.point_period
+        periods = [period for period in (self.checkpoint_period, self.evaluation_period) if period]
+        return min([(gradient_steps // period + 1) * period for period in periods] + [self.total_steps])

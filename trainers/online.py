@@ -9,12 +9,9 @@ one; resuming steps fresh envs through them.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-
-import numpy as np
 
 from agents.diagnostics import filter_image, first_filters, measure
 from trainers.collector import FinishedEpisode, OnlineCollector
@@ -34,9 +31,6 @@ if TYPE_CHECKING:
     from trainers.checkpointing import CheckpointStore, Snapshot
     from trainers.config import TrainerConfig
     from trainers.run_log import RunLog
-
-SHOW_EVERY_SECONDS = 0.25
-"""Least time between two looks at the live line (unit: seconds)."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +95,10 @@ class TrainingSession:
         self.run = run
         self.evaluate = evaluate
         self.progress = progress or Progress()
-        self.state = RunState(next_point=self._point_period())
+        self.state = RunState(next_point=config.point_period)
         self.collector = OnlineCollector(agent, venv, replay, on_step=self._on_step, on_episode=self._on_episode)
         self._stop = threading.Event()
         self._hooks = Hooks(self._stop.is_set, self._after_update)
-        self._activity = "training"
-        self._shown_at = 0.0
         self._stopwatch = Stopwatch(self._counts())  # since the last log point
         self._interval_stopwatch = Stopwatch(self._counts())  # since the last boundary
         self._goal = 0
@@ -214,14 +206,14 @@ class TrainingSession:
         self.agent.load_weights(snapshot.weights)
         self.agent.load_training_state(snapshot.optimizer, counters["agent"])
         if self.agent.kind == "off_policy":
-            state = (_with_prefix(snapshot.arrays, "replay/"), counters["replay"])
+            state = (snapshot.arrays_below("replay/"), counters["replay"])
             self.replay.load(snapshot.replay_chunks, state)
         self.state = RunState.from_json(counters["run"])
         self.collector.start_episodes(self._env_seeds())
         self.collector.fast_forward(snapshot.arrays["sent_actions"])
         self.agent.set_env_steps(self.state.env_steps)
         self.log.go_back(counters["log"])
-        set_global_rng_state(_with_prefix(snapshot.arrays, "rng/"), counters["rng"])
+        set_global_rng_state(snapshot.arrays_below("rng/"), counters["rng"])
         self.progress.say(f"resumed at {self.state.env_steps:,} env steps, {self.state.updates:,} updates")
 
     # Hooks and logging
@@ -256,9 +248,6 @@ class TrainingSession:
         if episode.stop != "cut":
             self.state.count_episode(episode.raw_return, episode.length, episode.success)
 
-    def _point_period(self) -> int:
-        return max(1, self.config.total_env_steps // self.config.log_points)
-
     def _write_point(self, extra: Mapping[str, float], speed: Mapping[str, float]) -> None:
         state = self.state
         values: dict[str, float | int] = {"updates": state.updates, "episodes": state.episodes}
@@ -267,8 +256,7 @@ class TrainingSession:
         if self._diagnostics_due():
             values |= self._diagnose()
         self.log.point(state.env_steps, {**values, **extra})
-        period = self._point_period()
-        state.next_point = (state.env_steps // period + 1) * period
+        state.next_point = self.config.next_point(state.env_steps)
         self.log.speed(state.env_steps, speed)
         self._stopwatch.mark(self._counts())
 
@@ -277,7 +265,7 @@ class TrainingSession:
 
         Told from the multiples of the log period alone, which a resumed run passes at the same env steps.
         """
-        period, log_period = self.config.diagnostics_period, self._point_period()
+        period, log_period = self.config.diagnostics_period, self.config.point_period
         if self.state.env_steps >= self.config.total_env_steps:
             return bool(period)
         before = self.state.next_point - log_period
@@ -302,10 +290,8 @@ class TrainingSession:
         return Counts(self.state.env_steps, self.state.updates, self.collector.env_seconds, self._hooks.learner_seconds)
 
     def _show(self, activity: str) -> None:
-        now = time.monotonic()
-        if activity == self._activity and now - self._shown_at < SHOW_EVERY_SECONDS:
+        if not self.progress.is_due(activity):
             return
-        self._activity, self._shown_at = activity, now
         reading = self._interval_stopwatch.read(self._counts())
         returns = self.state.training_metrics().get("train/return_mean")
         self.progress.show(
@@ -334,7 +320,3 @@ class RunIdentity:
     tasks: Sequence[str]
     protocol_id: str
     protocol_hash: str
-
-
-def _with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+SHOW_EVERY_SECONDS = 0.25
+"""Least time between two looks at the live line while one thing goes on (unit: seconds)."""
+
 
 @dataclass(frozen=True)
 class Status:
@@ -116,6 +119,8 @@ class Progress:
         self._every = plain_every_seconds
         self._last_plain = -plain_every_seconds
         self._live: Live | None = None
+        self._activity = ""
+        self._due_at = 0.0
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -127,6 +132,14 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def is_due(self, activity: str) -> bool:
+        """Says whether to show a status now: the activity has changed, or some time has passed. Asking counts."""
+        now = time.monotonic()
+        if activity == self._activity and now < self._due_at:
+            return False
+        self._activity, self._due_at = activity, now + SHOW_EVERY_SECONDS
+        return True
 
     def show(self, status: Status | OfflineStatus) -> None:
         """Shows a status."""

@@ -45,6 +45,10 @@ class Snapshot:
     replay_chunks: ReplayChunks
     path: Path
 
+    def arrays_below(self, prefix: str) -> dict[str, np.ndarray]:
+        """Gives the arrays whose names begin with a prefix, under the rest of their names."""
+        return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
+
 
 def read_snapshot(folder: Path, replay: Path, names: tuple[str, ...]) -> Snapshot:
     """Reads a checkpoint and verifies every file of it, all replay segments it names included.

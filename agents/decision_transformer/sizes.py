@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from torch import nn
 
 from agents.decision_transformer.model import SequenceModel
 from agents.decision_transformer.part_configs import SlotMemoryConfig
@@ -71,17 +70,22 @@ class WidthSolution(NamedTuple):
         return f"width {self.width}: {self.parameters:,} parameters for {self.target:,} asked ({share:+.2%})"
 
 
+def part_of(name: str) -> str:
+    """Gives the part that a parameter belongs to, one of `PARTS`.
+
+    Args:
+        name: as in `SequenceModel.named_parameters`.
+    """
+    return "adapters" if ".adapter." in name else name.partition(".")[0]
+
+
 def count_parameters(model: SequenceModel) -> ParameterCounts:
     """Counts a model's parameters by part."""
-    adapters = sum(_size(part) for name, part in model.named_modules() if name.endswith(".adapter"))
-    return ParameterCounts(
-        embedding=_size(model.embedding),
-        backbone=_size(model.backbone) - adapters,
-        adapters=adapters,
-        memory=0 if model.memory is None else _size(model.memory),
-        heads=_size(model.heads),
-        trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-    )
+    sizes, trainable = dict.fromkeys(PARTS, 0), 0
+    for name, parameter in model.named_parameters():
+        sizes[part_of(name)] += parameter.numel()
+        trainable += parameter.numel() * parameter.requires_grad
+    return ParameterCounts(**sizes, trainable=trainable)
 
 
 def total_parameters(
@@ -151,7 +155,3 @@ def _evaluate(coefficients: tuple[int, int, int], units: int) -> int:
     first, slope, bend = coefficients
     steps = units - 1
     return first + steps * slope + steps * (steps - 1) // 2 * bend
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--game", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--learning-starts", type=int, required=True)
-    parser.add_argument("--num-envs", type=int, choices=(1, 4, 8), default=1)
+    parser.add_argument("--num-envs", type=int, choices=(1, 4, 8, 16), default=1)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)

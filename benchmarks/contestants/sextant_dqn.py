@@ -8,16 +8,15 @@ from typing import Any
 from benchmarks.turns import Turn
 from sextant.config import compose_train_config
 
-NUM_ENVS = 8
 
-
-def overrides(game: str, threads: int, learning_starts: int) -> list[str]:
+def overrides(game: str, threads: int, learning_starts: int, num_envs: int) -> list[str]:
     """Gives the command line: what all contestants share, and no evaluation or checkpoint within the benchmark.
 
     Args:
         game: short name.
         threads: of PyTorch.
         learning_starts: warm-up (unit: env steps).
+        num_envs: games that step together.
     """
     return [
         "agent=dqn",
@@ -33,7 +32,7 @@ def overrides(game: str, threads: int, learning_starts: int) -> list[str]:
         f"agent.learning_starts={learning_starts}",
         "env=atari",
         f"env.game={game}",
-        f"env.num_envs={NUM_ENVS}",
+        f"env.num_envs={num_envs}",
         "trainer.total_env_steps=100_000_000",
         "trainer.checkpoint_every_env_steps=100_000_000",
         "trainer.evaluate_every_env_steps=0",
@@ -43,7 +42,7 @@ def overrides(game: str, threads: int, learning_starts: int) -> list[str]:
     ]
 
 
-def tick_every_step(warm_up_env_steps: int) -> None:
+def tick_every_step(warm_up_env_steps: int, num_envs: int) -> None:
     """Makes the games report their steps, once learning is under way."""
     from envs.atari.vector import AtariVector
 
@@ -52,9 +51,9 @@ def tick_every_step(warm_up_env_steps: int) -> None:
 
     def timed_step(self: AtariVector, action: Any, id: Any = None, **work: Any) -> Any:
         nonlocal steps
-        steps += NUM_ENVS
+        steps += num_envs
         if not turn.is_waiting:
-            turn.tick(NUM_ENVS)
+            turn.tick(num_envs)
         elif steps > warm_up_env_steps:
             turn.begin()
         return step(self, action, id, **work)
@@ -68,11 +67,12 @@ def main() -> None:
     parser.add_argument("--game", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--learning-starts", type=int, required=True)
+    parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("overrides", nargs="*", help="further config overrides, such as agent.precision=bf16")
     options = parser.parse_args()
-    shared = overrides(options.game.lower(), options.threads, options.learning_starts)
+    shared = overrides(options.game.lower(), options.threads, options.learning_starts, options.num_envs)
     config = compose_train_config([*shared, *options.overrides])
-    tick_every_step(options.learning_starts + 200)
+    tick_every_step(options.learning_starts + 200, options.num_envs)
     from sextant.train import run_train
 
     run_train(config)

@@ -26,9 +26,9 @@ from sextant.adapters_bank import load_bank, write_bank
 from sextant.base_run import find_weights, merged_summary
 from sextant.cli import main
 from sextant.config import compose_train_config, load_run_config
+from sextant.env_spaces import spaces_of_env
 from sextant.evaluate import build_acting_agent, run_evaluate
 from sextant.learner import build_agent
-from sextant.offline_data import spaces_of_env
 from sextant.offline_learner import load_data_summary
 from sextant.train import run_resume, run_train
 from trainers.offline import OfflineSession

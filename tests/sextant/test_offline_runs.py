@@ -176,7 +176,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, gradient_steps: int, *, crash: bool
         show(self, status)
 
     monkeypatch.setattr(Progress, "show", showing)
-    monkeypatch.setattr("trainers.offline.SHOW_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("trainers.progress.SHOW_EVERY_SECONDS", 0.0)
 
 
 def train_until_stopped(folder: Path, overrides: list[str], error: type[BaseException]) -> Path:

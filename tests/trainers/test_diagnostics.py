@@ -100,7 +100,7 @@ def test_a_stopped_and_resumed_run_has_the_same_diagnostics(
 
     with monkeypatch.context() as context:
         context.setattr(Progress, "show", stopping)
-        context.setattr("trainers.online.SHOW_EVERY_SECONDS", 0.0)
+        context.setattr("trainers.progress.SHOW_EVERY_SECONDS", 0.0)
         with pytest.raises(RunInterrupted):
             train(tmp_path / "stopped", overrides)
     stopped = next((tmp_path / "stopped").glob("*/*/config.yaml")).parent

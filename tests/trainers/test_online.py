@@ -91,7 +91,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, env_steps: int) -> None:
         show(self, status)
 
     monkeypatch.setattr(Progress, "show", showing)
-    monkeypatch.setattr("trainers.online.SHOW_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("trainers.progress.SHOW_EVERY_SECONDS", 0.0)
 
 
 def test_equal_seeds_give_equal_runs_and_other_seeds_others(whole: tuple[list[str], Path], tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_the_length_of_a_run_is_known_exactly_and_a_stopped_run_resumes_to_the_s
 
     with monkeypatch.context() as context:
         context.setattr(Progress, "show", showing)
-        context.setattr("trainers.online.SHOW_EVERY_SECONDS", 0.0)
+        context.setattr("trainers.progress.SHOW_EVERY_SECONDS", 0.0)
         with pytest.raises(RunInterrupted):
             train(tmp_path / "stopped", RUNS[agent])
     stopped = next((tmp_path / "stopped").glob("*/*/config.yaml")).parent
