@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +28,13 @@ examples:
 
 def entry_point() -> None:
     """Runs the command line and exits with its status."""
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if "RANK" in os.environ:
+        from trainers.distributed import end_process, torchrun_size
+
+        if torchrun_size() > 1:
+            end_process(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,12 +6,14 @@ Every process holds the whole model and trains on its rows of the global batch; 
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -99,3 +101,16 @@ def joined_world(*, cuda: bool) -> Iterator[World]:
         yield World(distributed.get_rank(), distributed.get_world_size(), int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         distributed.destroy_process_group()
+
+
+def end_process(status: int) -> NoReturn:
+    """Ends a process of a data-parallel run with this exit status, exit handlers run and streams flushed, at once.
+
+    gloo's threads outlive the process group, and the last of them to let go of a tensor needs the interpreter for it.
+    Python 3.11 kills a thread that asks for an interpreter that is being torn down, and C++ answers by aborting the
+    process: a run that was done would end with SIGABRT now and then. So the interpreter is not torn down.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
