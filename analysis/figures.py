@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analysis.compare import ALL_TASKS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -72,40 +74,47 @@ def _draw_curve(panel: Axes, curve: Curve, position: int) -> None:
 
 
 def scores_figure(rows: Sequence[Row], points: Sequence[tuple[str, str, float]], title: str, label: str) -> Figure:
-    """Draws a line per row: the interquartile mean, its interval where there is one, and every run as a small dot.
+    """Draws a panel per task with a line per group: the interquartile mean, its interval where there is one, and runs.
 
     Args:
-        rows: of the comparison, at least one.
-        points: (group, task, score) of every run.
+        rows: of the comparison, at least one; those over all tasks come first.
+        points: (group, task, score) of every run, drawn as small dots.
         title: of the figure.
         label: of the score axis.
     """
     from matplotlib.figure import Figure
 
     groups = list(dict.fromkeys(row.group for row in rows))
-    ordered = sorted(rows, key=lambda row: (row.task != "all tasks", row.task, groups.index(row.group)))
-    figure = Figure(figsize=(7.5, 1.4 + 0.34 * len(ordered)), layout="constrained")
-    panel = figure.subplots()
-    for height, row in enumerate(reversed(ordered)):
-        position = groups.index(row.group)
-        colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
-        runs = [score for group, task, score in points if (group, task) == (row.group, row.task)]
-        panel.plot(runs, np.full(len(runs), height), ".", color=colour, alpha=0.4, markersize=6)
-        if row.iqm_interval is not None:
-            panel.plot([row.iqm_interval.low, row.iqm_interval.high], [height, height], color=colour, linewidth=2.5)
-        panel.plot(row.iqm, height, marker, color=colour, markersize=7)
-    panel.set_yticks(range(len(ordered)), [_row_label(row) for row in reversed(ordered)], fontsize=8)
-    panel.set_ylim(-0.7, len(ordered) - 0.3)
-    panel.set_xlabel(label)
+    tasks = sorted(dict.fromkeys(row.task for row in rows), key=lambda task: (task != ALL_TASKS, task))
+    num_columns = min(_COLUMNS, len(tasks))
+    num_rows = math.ceil(len(tasks) / num_columns)
+    width = 7.5 if num_columns == 1 else 3.0 * num_columns + 1.5
+    figure = Figure(figsize=(width, 1.1 + (0.5 + 0.27 * len(groups)) * num_rows), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey=True)
+    for panel, task in zip(grid.flatten(), tasks, strict=False):
+        for row in rows:
+            if row.task == task:
+                runs = [score for group, of_task, score in points if (group, of_task) == (row.group, task)]
+                _draw_scores(panel, row, runs, groups.index(row.group))
+        panel.set_title(task, fontsize=9)
+        _dress(panel)
+    for panel in grid.flatten()[len(tasks) :]:
+        panel.set_visible(False)
+    seeds = {group: min(row.num_seeds for row in rows if row.group == group) for group in groups}
+    grid[0, 0].set_yticks(range(len(groups)), [f"{group}  (n={seeds[group]})" for group in groups], fontsize=8)
+    grid[0, 0].set_ylim(len(groups) - 0.4, -0.6)
     key = "marker: interquartile mean   bar: interval over seeds, from 3 seeds   dots: runs"
-    panel.set_title(key, fontsize=8, loc="left", color="#555555")
+    figure.supxlabel(f"{label}\n{key}", fontsize=9)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    _dress(panel)
     return figure
 
 
-def _row_label(row: Row) -> str:
-    return f"{row.group}  {row.task}  (n={row.num_seeds})"
+def _draw_scores(panel: Axes, row: Row, runs: Sequence[float], position: int) -> None:
+    colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+    panel.plot(runs, np.full(len(runs), position), ".", color=colour, alpha=0.4, markersize=6)
+    if row.iqm_interval is not None:
+        panel.plot([row.iqm_interval.low, row.iqm_interval.high], [position, position], color=colour, linewidth=2.5)
+    panel.plot(row.iqm, position, marker, color=colour, markersize=7)
 
 
 def _dress(panel: Axes) -> None:

@@ -7,13 +7,17 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from analysis.compare import ALL_TASKS
 from sextant.compare import improvement_text, interval_text
 
 if TYPE_CHECKING:
-    from analysis.compare import Metric, Row
+    from analysis.compare import Improvement, Metric, Row
     from analysis.curves import Curve
     from analysis.statistics import Interval
     from sextant.compare import Comparison
+
+MOST_SENTENCES = 6
+"""Probabilities of improvement that a page gives as sentences, at most."""
 
 
 def _headings(unit: str) -> tuple[str, ...]:
@@ -47,12 +51,45 @@ def write_comparison(comparison: Comparison, metric: Metric, curves: Sequence[Cu
 
 
 def markdown(comparison: Comparison, title: str) -> str:
-    """Gives the comparison as a Markdown page."""
+    """Gives the comparison as a Markdown page.
+
+    Where there are rows over all tasks, the table holds these, and a second one the mean of each task (the CSV has all
+    the rows). More than `MOST_SENTENCES` probabilities of improvement become a table too.
+    """
+    summary = [row for row in comparison.rows if row.task == ALL_TASKS] or comparison.rows
     lines = [f"# {title}", "", "| " + " | ".join(_headings(comparison.unit)) + " |", "|---|---|" + "--:|" * 6 + "---|"]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in comparison.rows]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in summary]
     lines.append("")
-    lines += [f"- {text}" for text in [*comparison.warnings, *map(improvement_text, comparison.improvements)]]
+    if len(summary) < len(comparison.rows):
+        lines += [*_means_by_task([row for row in comparison.rows if row.task != ALL_TASKS]), ""]
+    lines += [f"- {text}" for text in comparison.warnings]
+    if len(comparison.improvements) > MOST_SENTENCES:
+        lines += [*([""] if comparison.warnings else []), *_improvements_table(comparison.improvements)]
+    else:
+        lines += [f"- {improvement_text(each)}" for each in comparison.improvements]
     return "\n".join(lines) + "\n"
+
+
+def _means_by_task(rows: Sequence[Row]) -> list[str]:
+    """Gives a line for each task, a column for each group, and the mean over runs in the cells."""
+    groups, tasks = list(dict.fromkeys(row.group for row in rows)), list(dict.fromkeys(row.task for row in rows))
+    means = {(row.task, row.group): f"{row.mean:.4g}" for row in rows}
+    lines = ["| task (mean over seeds) | " + " | ".join(groups) + " |", "|---|" + "--:|" * len(groups)]
+    return lines + [
+        f"| {task} | " + " | ".join(means.get((task, group), "") for group in groups) + " |" for task in tasks
+    ]
+
+
+def _improvements_table(improvements: Sequence[Improvement]) -> list[str]:
+    """Gives a line for each group, with its probability of improvement over each of those before it."""
+    others = list(dict.fromkeys(each.other for each in improvements))
+    cells: dict[str, dict[str, str]] = {}
+    for each in improvements:
+        cells.setdefault(each.group, {})[each.other] = f"{each.probability:.2f}{interval_text(each.interval)}"
+    lines = ["| P(line > column) | " + " | ".join(others) + " |", "|---|" + "--:|" * len(others)]
+    return lines + [
+        f"| {group} | " + " | ".join(row.get(other, "") for other in others) + " |" for group, row in cells.items()
+    ]
 
 
 def comparison_table(comparison: Comparison, title: str) -> Any:

@@ -84,7 +84,7 @@ def build_learner(
     spaces = (venv.single_observation_space, venv.single_action_space)
     seed_global_rngs(seeds)
     agent = build_agent(config, spaces, seeds)
-    attach_pruner(config, agent, seeds, total_gradient_steps(agent_config, len(venv), trainer.total_env_steps))
+    fit_to_length(config, agent, seeds, total_gradient_steps(agent_config, len(venv), trainer.total_env_steps))
     if agent.kind == "off_policy":
         replay_config = agent_config.replay
     else:
@@ -122,8 +122,15 @@ def learns_from_segments(config: TrainConfig) -> bool:
     return hasattr(config.agent, "context_length")
 
 
-def attach_pruner(config: TrainConfig, agent: Agent, seeds: Seeds, gradient_steps: int) -> None:
-    """Attaches the pruner where the config asks for one, for a run of so many gradient steps."""
+def fit_to_length(config: TrainConfig, agent: Agent, seeds: Seeds, gradient_steps: int) -> None:
+    """Attaches the pruner where the config asks for one, for a run of so many gradient steps.
+
+    Raises:
+        ValueError: if the run is too short for what the config asks for.
+    """
+    plasticity = getattr(config.agent, "plasticity", None)
+    if plasticity is not None:
+        plasticity.check_run(gradient_steps)
     if config.agent.pruning is not None:
         config.agent.pruning.attach(agent, total_gradient_steps=gradient_steps, seed=seeds.sequence("pruning"))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from memory.data_summary import DataSummary
 from sextant.base_run import adapted_summary, base_record
 from sextant.env_spaces import spaces_of_env
-from sextant.learner import attach_pruner, build_agent
+from sextant.learner import build_agent, fit_to_length
 from sextant.offline_data import open_data
 from sextant.refusal import ConfigError
 from trainers.offline_config import OfflineTrainerConfig
@@ -78,7 +78,7 @@ class OfflineParts:
 
         seed_global_rngs(seeds)
         agent = build_agent(config, self.spaces, seeds, data=self.summary)
-        attach_pruner(config, agent, seeds, self.trainer.total_gradient_steps)
+        fit_to_length(config, agent, seeds, self.trainer.total_gradient_steps)
         if num_steps := getattr(config.agent, "prompt_steps", 0):
             _show_prompts(agent, self.opened.trajectories, num_steps, seeds)
         return agent

@@ -57,3 +57,19 @@ class PlasticityConfig(BaseModel):
             if getattr(self, name) is not None and name not in _METHOD_DEFAULTS[self.method]:
                 raise ValueError(f"{name}={getattr(self, name)} has no effect with method={self.method}: leave it out")
         return self
+
+    def check_run(self, total_gradient_steps: int) -> None:
+        """Refuses a run that would end before the first renewal.
+
+        Args:
+            total_gradient_steps: length of the run.
+
+        Raises:
+            ValueError: if `period` is longer.
+        """
+        assert self.period is not None
+        if self.period > total_gradient_steps:
+            raise ValueError(
+                f"agent.plasticity.period={self.period} renews nothing in a run of {total_gradient_steps} gradient "
+                f"steps: expected at most {total_gradient_steps}"
+            )

@@ -202,3 +202,21 @@ def test_settings_that_differ_in_many_keys_are_named_by_letters() -> None:
     assert [line.partition(":")[0] for line in legend] == ["dqn A", "dqn B"]
     labels, legend = group_labels([run(0, {"agent.gamma": 0}), run(1, {"agent.gamma": 1})])
     assert (labels[Path("0")], legend) == ("dqn (agent.gamma=0)", [])
+
+
+def test_a_page_of_many_groups_and_tasks_stays_readable(tmp_path: Path) -> None:
+    for size in (8, 16, 32, 64, 128):
+        for game in ("pong", "breakout"):
+            settings = ("agent=dqn", "env=atari", f"env.game={game}", f"agent.batch_size={size}")
+            for seed in range(3):
+                make_run(tmp_path, seed, [14.6], overrides=settings, name=f"{seed}-{size}")
+    comparison, _ = compare([tmp_path], tmp_path / "out")
+    assert len(comparison.rows) == 15 and len(comparison.improvements) == 10
+    page = (tmp_path / "out" / "table.md").read_text()
+    groups = [f"dqn (agent.batch_size={size})" for size in (128, 16, 32, 64, 8)]
+    assert page.count("| all tasks |") == 5 and "| dqn (agent.batch_size=8) | pong |" not in page
+    assert "| pong | 1 | 1 | 1 | 1 | 1 |" in page
+    assert f"| P(line > column) | {' | '.join(groups[:-1])} |" in page
+    assert f"| {groups[1]} | 0.50 [0.5, 0.5] |  |  |  |" in page
+    with open(tmp_path / "out" / "table.csv", encoding="utf-8") as stream:
+        assert len(list(csv.DictReader(stream))) == 15

@@ -282,3 +282,10 @@ def test_null_stands_for_the_methods_default_and_pruned_networks_are_not_refille
     assert PlasticityConfig.model_validate_json(resolved.model_dump_json()) == resolved
     with pytest.raises(ValidationError, match=r"plasticity\.method=redo would fill what pruning\.method=magnitude"):
         DQNConfig(plasticity=PlasticityConfig(), pruning=PruningConfig())
+
+
+def test_a_run_that_ends_before_the_first_renewal_is_refused() -> None:
+    reset = PlasticityConfig(method="last_layer")
+    reset.check_run(100_000)
+    with pytest.raises(ValueError, match=r"period=100000 renews nothing in a run of 99999 gradient steps"):
+        reset.check_run(99_999)
