@@ -48,7 +48,8 @@ DT_MEM_META_WORLD = Study(
     question="Does a working memory help a multi-task Decision Transformer on MT10, beside the same backbone without "
     "it and beside a wider one of the same total?",
     reading="With the goal in sight the state is nearly Markov: plain cloning should do as well as anything, and a "
-    "large gap would rather be a sign of a defect. The paper's claims of transfer and of tenfold smaller models are "
+    "large gap would rather be a sign of a defect. Runs are short (2,500 gradient steps), so that a gap may be one of "
+    "learning speed as well as of skill. The paper's claims of transfer and of tenfold smaller models are "
     "about other tasks and sizes, and are not tested here.",
     scales={
         "smoke": Scale(
