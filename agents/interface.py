@@ -170,6 +170,10 @@ class Agent(ABC):
         """Gives the current value of each schedule, the last reported learning metrics, and sparsities if pruned."""
         return {} if self.pruner is None else self.pruner.metrics()
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Gives pictures of what happened since the last call: uint8 RGB, height x width x 3, by name; none here."""
+        return {}
+
     # State
 
     def weights(self) -> dict[str, Tensor]:

@@ -120,6 +120,9 @@ class OfflineSession:
             metrics = self._evaluate()
         self.world.barrier()
         self._write_point(metrics)
+        for name, picture in self.agent.pictures().items():
+            if self.log is not None:
+                self.log.image(f"agent/{name}", picture, steps)
         self.state.last_boundary = steps
         saves = last or steps % config.checkpoint_every_gradient_steps == 0
         if saves:

@@ -29,6 +29,7 @@ from agents.decision_transformer.part_configs import InferredTargetConfig, Quant
 from agents.decision_transformer.processes import gathered_rows, own_rows, process_rank, summed
 from agents.decision_transformer.prompts import PromptStore
 from agents.decision_transformer.returns import ReturnCodec
+from agents.decision_transformer.slot_usage import SlotUsage, slots_image
 from agents.heads import to_tensor
 from agents.interface import Agent, State, child_seed, require_bounded, seeded_initialization
 
@@ -75,6 +76,9 @@ class DecisionTransformerAgent(Agent):
         self.memory_use = config.acting.memory_use
         self.codec = ReturnCodec(**config.return_codec.model_dump())
         self._discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
+        memory = self._initial_memory(1)
+        if memory is not None and config.memory.kind == "slots":
+            algorithm.slot_usage = SlotUsage(data.tasks, memory.shape[1], self.device)
 
     @property
     def model(self) -> SequenceModel:
@@ -244,14 +248,27 @@ class DecisionTransformerAgent(Agent):
         """Gives the learning rate and the last report: losses, accuracy of discrete actions, gradient norm, memory."""
         return {**super().metrics(), "learning_rate": self.learner.learning_rate, **self.learner.last_stats}
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Gives a picture of which tasks read which slots, in the reporting steps since the last one.
+
+        Where several processes train together, each of them must call it.
+        """
+        usage = self.learner.slot_usage
+        shares_ZM = None if usage is None else usage.taken()
+        if usage is None or shares_ZM is None or not shares_ZM.any():
+            return {}
+        return {"memory/slots_by_task": slots_image(usage.tasks, shares_ZM)}
+
     def optimizer_state(self) -> dict[str, Any]:
-        """Gives optimizer, schedule, and the memories carried to the next batch, of all processes.
+        """Gives optimizer, schedule, the memories carried to the next batch and the use of slots, of all processes.
 
         Where several processes train together, each of them must call it.
         """
         memory = self.learner.stream_memory
         carried = {} if memory is None else {"stream_memory": gathered_rows(memory)}
-        return {**super().optimizer_state(), **carried}
+        usage = self.learner.slot_usage
+        reads = {} if usage is None else {"slot_reads": usage.state()}
+        return {**super().optimizer_state(), **carried, **reads}
 
     def counters(self) -> dict[str, Any]:
         """Gives the base counters, the gradient steps taken, and the running sums of the next report."""
@@ -268,6 +285,8 @@ class DecisionTransformerAgent(Agent):
         learner = self.learner
         memory = optimizer_state.get("stream_memory")
         learner.stream_memory = None if memory is None else own_rows(memory).clone().to(self.device)
+        if learner.slot_usage is not None and "slot_reads" in optimizer_state:
+            learner.slot_usage.load(optimizer_state["slot_reads"])
         learner.num_updates = counters["num_updates"]
         sums_P = torch.tensor(counters["metric_sums"])  # of all processes: one of them goes on with it
         learner.sums_P.copy_(sums_P if process_rank() == 0 else torch.zeros_like(sums_P))

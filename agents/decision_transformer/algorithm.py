@@ -28,6 +28,7 @@ from agents.decision_transformer.optimization import SequenceOptimizerFactory
 from agents.decision_transformer.processes import num_processes, sum_gradients, summed
 from agents.decision_transformer.prompts import PromptStore
 from agents.decision_transformer.returns import ReturnCodec
+from agents.decision_transformer.slot_usage import SlotUsage
 from agents.decision_transformer.tokenizers import reward_ids
 from agents.heads import to_tensor
 from agents.losses import masked_sum, sequence_cross_entropy, sequence_squared_error
@@ -141,6 +142,7 @@ class DecisionTransformerAlgorithm(OfflineAlgorithm[SequencePolicy]):
         num_updates: gradient steps taken.
         sums_P: losses since the last report.
         last_stats: what the last report said.
+        slot_usage: which tasks read which slots in the reporting steps; set by the agent, None without slots.
 
     Raises:
         ValueError: if no parameter of the model is trainable.
@@ -158,6 +160,7 @@ class DecisionTransformerAlgorithm(OfflineAlgorithm[SequencePolicy]):
         self.sums_P = torch.zeros(len(self.parts.names), device=self.device)
         self.weights_P = torch.tensor(self.parts.weights, device=self.device)
         self.last_stats: dict[str, float] = {}
+        self.slot_usage: SlotUsage | None = None
 
     @property
     def model(self) -> SequenceModel:
@@ -196,6 +199,8 @@ class DecisionTransformerAlgorithm(OfflineAlgorithm[SequencePolicy]):
             sums_P, counts_P = sums_P + segment_sums_P, counts_P + segment_counts_P
         if self.config.streams and memory is not None:
             self.stream_memory = memory.detach()
+        if self.slot_usage is not None and outputs.slot_share_BM is not None:
+            self.slot_usage.add(outputs.slot_share_BM, to_tensor(batch.task[:, last], self.device))
         return sums_P, counts_P, outputs.usage or {}
 
     def _entered(self, memory: Tensor | None, starts_B: np.ndarray) -> Tensor | None:
