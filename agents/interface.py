@@ -109,6 +109,22 @@ class Agent(ABC):
         """
         return state
 
+    def replace_actions(self, state: State, rows: Sequence[int] | np.ndarray, action: np.ndarray) -> State:
+        """Takes in that other actions than its own are executed; called after `act`, before the env step.
+
+        That happens where a protocol or a collection plays some actions at random. The default ignores it. Agents that
+        act on past actions override it.
+
+        Args:
+            state: of N rows, as the last `act` gave it.
+            rows: whose actions were replaced, distinct.
+            action: (len(rows), *A), as `act` gives them: indices from 0, or vectors in [-1, 1].
+
+        Returns:
+            the state, all other rows unchanged.
+        """
+        return state
+
     @abstractmethod
     def act(self, obs: np.ndarray, state: State = None, *, explore: bool = False) -> tuple[np.ndarray, State]:
         """Chooses actions for N observations.
@@ -264,6 +280,15 @@ def to_env_action(action: np.ndarray, action_space: gymnasium.Space[Any]) -> np.
     low, high = action_space.low, action_space.high
     scaled = low + (high - low) * (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
     return np.clip(scaled, low, high).astype(action_space.dtype)
+
+
+def to_agent_action(action: np.ndarray, action_space: gymnasium.Space[Any]) -> np.ndarray:
+    """Maps env actions to those that agents store: indices from 0, or vectors in [-1, 1]; undoes `to_env_action`."""
+    if isinstance(action_space, gymnasium.spaces.Discrete):
+        return action - int(action_space.start)
+    assert isinstance(action_space, gymnasium.spaces.Box)
+    low, high = action_space.low, action_space.high
+    return np.asarray(2.0 * (action - low) / (high - low) - 1.0, np.float32)
 
 
 def require_bounded(action_space: gymnasium.Space[Any]) -> gymnasium.spaces.Box:

@@ -25,6 +25,9 @@ class CollectingPolicy(Protocol):
     def act(self, obs_N: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Gives the actions (R, *A) of these rows."""
 
+    def replace(self, rows: np.ndarray, action: np.ndarray) -> None:
+        """Takes in the actions (R, *A) that are executed in these rows, where they are not its own."""
+
     def receive(self, rows: np.ndarray, reward: np.ndarray) -> None:
         """Takes in the raw rewards (R,) of the step just made."""
 
@@ -33,6 +36,9 @@ class Memoryless:
     """A policy that needs to know neither where episodes start nor what they earn."""
 
     def begin(self, rows: np.ndarray, tasks: Sequence[str]) -> None:
+        """Does nothing."""
+
+    def replace(self, rows: np.ndarray, action: np.ndarray) -> None:
         """Does nothing."""
 
     def receive(self, rows: np.ndarray, reward: np.ndarray) -> None:
@@ -122,6 +128,10 @@ class AgentPolicy:
         action_N, self._state = self.agent.act(obs_N, self._state, explore=self._explore)
         action = np.asarray(action_N)[rows]
         return action.astype(np.int64) if action.dtype.kind in "iu" else np.clip(action, -1, 1).astype(np.float32)
+
+    def replace(self, rows: np.ndarray, action: np.ndarray) -> None:
+        """Tells the agent what is executed."""
+        self._state = self.agent.replace_actions(self._state, rows, action)
 
     def receive(self, rows: np.ndarray, reward: np.ndarray) -> None:
         """Hands the rewards to the agent."""

@@ -218,6 +218,9 @@ class Player:
 
         chosen = self._policy.act(obs_N, rows)
         action = np.stack([open_rows[row].choose(each) for row, each in zip(rows.tolist(), chosen, strict=True)])
+        replaced = np.flatnonzero([not np.array_equal(*pair) for pair in zip(action, chosen, strict=True)])
+        if replaced.size:
+            self._policy.replace(rows[replaced], action[replaced])
         sent = to_env_action(action, self.env.single_action_space)
         obs, _, terminated, truncated, info = self.env.step(sent, id=rows)
         self._policy.receive(rows, np.asarray(info["raw_reward"], np.float32))

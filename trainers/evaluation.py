@@ -251,7 +251,11 @@ class _Rollout:
             self.obs_N, self.state, explore=self.protocol.evaluation_policy == "sampled"
         )
         action = np.array(self.agent.env_action(policy_action)[ids])
-        for row, random in enumerate(noise):
-            if random is not None:
-                action[row] = random
+        replaced = [row for row, random in enumerate(noise) if random is not None]
+        if replaced:
+            from agents.interface import to_agent_action
+
+            action[replaced] = [noise[row] for row in replaced]
+            executed = to_agent_action(action[replaced], self.env.single_action_space)
+            self.state = self.agent.replace_actions(self.state, ids[replaced], executed)
         return action

@@ -109,6 +109,8 @@ def _film(
     stem: Path,
     max_frames: int,
 ) -> Film:
+    from agents.interface import to_agent_action
+
     rate = max(1, round(float(env.metadata.get("render_fps", 30))))
     draft = stem.with_name(f"{stem.name}-{spec.index:03d}.part.mp4")
     thumbnail, raw_return, length, over = _Thumbnail(), 0.0, 0, False
@@ -120,8 +122,10 @@ def _film(
     with mp4_writer(draft, rate) as write:
         while not over and length < min(max_frames, protocol.max_episode_steps):
             policy_action, state = agent.act(np.asarray(obs)[None], state, explore=sampled)
-            random = noise.draw()
-            action = agent.env_action(policy_action)[0] if random is None else random
+            action = agent.env_action(policy_action)[0]
+            if (random := noise.draw()) is not None:
+                action = random
+                state = agent.replace_actions(state, row, to_agent_action(np.asarray(random)[None], env.action_space))
             obs, reward, terminated, truncated, info = env.step(action)
             over = bool(info.get("episode_over", terminated or truncated))
             raw_reward = float(info.get("raw_reward", reward))

@@ -161,6 +161,14 @@ class DecisionTransformerAgent(Agent):
             decrement=not isinstance(self.target, InferredTargetConfig),
         )
 
+    def replace_actions(self, state: ActingState, rows: Sequence[int] | np.ndarray, action: np.ndarray) -> ActingState:
+        """Takes note that other actions were executed: the next step's previous action is what was done."""
+        last_action = state.last_action.clone()
+        last_action[torch.as_tensor(np.asarray(rows, np.int64), device=self.device)] = torch.as_tensor(
+            action, dtype=last_action.dtype, device=self.device
+        )
+        return state.acted(last_action)
+
     # Acting
 
     @torch.no_grad()

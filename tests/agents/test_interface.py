@@ -9,7 +9,7 @@ import torch
 from tianshou.algorithm.optim import LRSchedulerFactoryLinear
 
 from agents.base_config import MlpConfig
-from agents.interface import child_seed, plain, seeded_initialization, to_env_action
+from agents.interface import child_seed, plain, seeded_initialization, to_agent_action, to_env_action
 from agents.scripted import RandomAgent
 from agents.value_based.config import DQNConfig
 
@@ -95,3 +95,11 @@ def test_initialisation_leaves_torchs_generator_alone_even_on_errors() -> None:
         torch.randn(3)
         raise KeyError
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_env_actions_map_back_to_the_agents() -> None:
+    box = gymnasium.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 0.5], np.float32))
+    action = np.array([[-1.0, 1.0], [0.5, -0.25]], np.float32)
+    np.testing.assert_allclose(to_agent_action(to_env_action(action, box), box), action, atol=1e-6)
+    shifted = gymnasium.spaces.Discrete(3, start=5)
+    np.testing.assert_array_equal(to_agent_action(np.array([5, 7]), shifted), [0, 2])

@@ -132,6 +132,9 @@ class FakeAgent:
     def begin_episodes(self, state: np.ndarray, rows: np.ndarray, tasks: Sequence[str]) -> np.ndarray:
         return self.reset_state(state, rows)
 
+    def replace_actions(self, state: np.ndarray, rows: np.ndarray, action: np.ndarray) -> np.ndarray:
+        return state
+
     def receive_rewards(self, state: np.ndarray, rows: np.ndarray, reward: np.ndarray) -> np.ndarray:
         return state
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -109,6 +109,7 @@ class Recorder(Agent):
         super().__init__(observation_space=SPACE, action_space=ACTIONS, rng=np.random.default_rng(0))
         self.begun: list[tuple[int, str]] = []
         self.finished: list[list[Any]] = []
+        self.replaced: list[tuple[int, int]] = []
 
     def initial_state(self, num_envs: int) -> list[list[Any]]:
         return [[] for _ in range(num_envs)]
@@ -130,6 +131,11 @@ class Recorder(Agent):
         for row, one in zip(rows, reward, strict=True):
             state[row].append(float(one))
         return list(state)
+
+    def replace_actions(self, state: Any, rows: Sequence[int] | np.ndarray, action: np.ndarray) -> Any:
+        assert action.shape == (len(rows),)
+        self.replaced += [(int(row), int(one)) for row, one in zip(rows, action, strict=True)]
+        return state
 
     def act(self, obs: np.ndarray, state: Any = None, *, explore: bool = False) -> tuple[np.ndarray, Any]:
         return np.zeros(len(obs), np.int64), state
@@ -172,3 +178,26 @@ def test_by_default_an_episode_start_is_a_reset_and_rewards_are_ignored() -> Non
     agent = Resetting()
     assert agent.begin_episodes("state", [1, 2], ["a", "b"]) == ("reset", "state", [1, 2])
     assert agent.receive_rewards("state", [0], np.ones(1, np.float32)) == "state"
+
+
+class Witness(Games):
+    """Keeps what was played in each row."""
+
+    played: ClassVar[list[tuple[int, int]]] = []
+
+    def step(self, action: Any, id: Ids = None, *, meanwhile: Work | None = None) -> Step:  # type: ignore[override]
+        self.played.extend(zip(self._ids(id).tolist(), np.asarray(action).tolist(), strict=True))
+        return super().step(action, id)
+
+
+def test_the_agent_is_told_which_actions_were_random(tmp_path: Path) -> None:
+    always, never = (Rules(id="hooks", env_name="hooks", evaluation_epsilon=epsilon) for epsilon in (1.0, 0.0))
+    agent = Recorder()
+    evaluate(agent, Witness, always, seed=0, run="hooks", run_seed=0, checkpoint_env_steps=0, num_envs=3)
+    assert agent.replaced == Witness.played and {action for _, action in agent.replaced} == {0, 1, 2}
+    filmed = Recorder()
+    film_episodes(filmed, Game, always, tmp_path, seed=0, count=1, env_steps=0)
+    assert len(filmed.replaced) == LENGTH["short"]
+    own = Recorder()
+    evaluate(own, Games, never, seed=0, run="hooks", run_seed=0, checkpoint_env_steps=0, num_envs=3)
+    assert own.replaced == []

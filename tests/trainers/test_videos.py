@@ -74,6 +74,9 @@ class Agent:
     def begin_episodes(self, state: None, rows: np.ndarray, tasks: Sequence[str]) -> None:
         return None
 
+    def replace_actions(self, state: None, rows: np.ndarray, action: np.ndarray) -> None:
+        return None
+
     def receive_rewards(self, state: None, rows: np.ndarray, reward: np.ndarray) -> None:
         return None
 

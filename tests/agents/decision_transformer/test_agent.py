@@ -221,6 +221,16 @@ def test_returns_are_those_of_the_task_and_fall_with_rewards() -> None:
     assert agent.begin_episodes(state, [1], ["a"]).target[1].item() == 14.0
 
 
+def test_the_action_before_is_the_one_that_was_executed() -> None:
+    agent = build(action_space=BOX)
+    obs = np.zeros((2, 3), np.float32)
+    action, state = agent.act(obs, agent.initial_state(2))
+    told = agent.replace_actions(state, np.array([1]), np.array([[0.25, -1.0]], np.float32))
+    _, later = agent.act(obs, told)
+    np.testing.assert_array_equal(later.previous_action[:, 1].numpy(), [action[0], [0.25, -1.0]])
+    np.testing.assert_array_equal(state.last_action.numpy(), action, err_msg="the state before was changed")
+
+
 def test_rewards_are_clipped_where_the_data_were() -> None:
     agent = build(reward_clip=True, acting={"target": {"kind": "raw", "value": 9.0}})
     _, state = agent.act(np.zeros((2, 3), np.float32), agent.initial_state(2))
