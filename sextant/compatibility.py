@@ -85,13 +85,20 @@ def _agent_against_offline_training(agent: AgentConfig, trainer: OfflineTrainerC
     return []
 
 
+def _fitting_agents(agent: Any, actions: Actions) -> str:
+    """Names agents of the same kind that act in a space."""
+    if agent.kind == "offline":
+        return "decision_transformer" if actions == "box" else "cql or decision_transformer"
+    return "sac or ppo" if actions == "box" else "dqn or ppo"
+
+
 def _agent_against_spaces(agent: Any, env: EnvConfig, observations: Observations, actions: Actions) -> list[str]:
     found = []
     needed = ACTIONS_OF_AGENT.get(agent.name)
     if needed is not None and needed != actions:
         found.append(
             f"agent={agent.name} acts in {needed} action spaces, but {env.env_id} has {actions} actions: "
-            f"choose {'sac or ppo' if actions == 'box' else 'dqn or ppo'}"
+            f"choose {_fitting_agents(agent, actions)}"
         )
     network = getattr(getattr(agent, "network", None), "kind", None)
     if observations == "vectors" and network in ("nature_cnn", "impala_cnn", "minatar_cnn"):

@@ -218,7 +218,7 @@ class CheckpointStore:
             if snapshot is None:
                 self._warn(f"{message}; no intact one is left")
             else:
-                self._warn(f"{message}; using {snapshot.path.name} ({snapshot.env_steps:,} env steps) instead")
+                self._warn(f"{message}; using {snapshot.path.name} (of step {snapshot.env_steps:,}) instead")
         return snapshot
 
     def _read(self, folder: Path, names: tuple[str, ...]) -> Snapshot:

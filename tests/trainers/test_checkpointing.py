@@ -324,7 +324,7 @@ def test_no_damage_loads_silently(
         assert str(victim).replace(SEAL, MANIFEST) in told[0]
         assert "checkpoint 000002 is not loaded" in told[0]
         assert "set aside as 000002.corrupt" in told[0]
-        assert f"using {'000000 (0' if shared else '000001 (1,000'} env steps) instead" in told[0]
+        assert f"using {'000000 (of step 0' if shared else '000001 (of step 1,000'}) instead" in told[0]
         met.add(victim.name)
     assert len(met) == 8
 
