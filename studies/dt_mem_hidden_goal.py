@@ -95,7 +95,7 @@ DT_MEM_HIDDEN_GOAL = Study(
             common=(),
             before=(
                 Stage(
-                    arms=tuple(Arm(name, overrides) for name, overrides in MODELS.items()),
+                    arms=tuple(Arm(name, MODELS[name]) for name in ("DT", "DT-Mem")),
                     common=(
                         *TRAINING,
                         "env.benchmark=ML10",
@@ -109,8 +109,8 @@ DT_MEM_HIDDEN_GOAL = Study(
                     datasets={"train": hidden("ML10", "train", 50, 2), "test": hidden("ML10", "test", 25, 2)},
                 ),
             ),
-            arms=adapted(500, (1, 5, 25)),
-            seeds=(0, 1, 2),
+            arms=adapted(250, (1, 5, 25)),
+            seeds=(0, 1),
         ),
         "gpu": Scale(
             takes="hours on a GPU; resumable",
