@@ -109,8 +109,8 @@ DT_MEM_HIDDEN_GOAL = Study(
                     datasets={"train": hidden("ML10", "train", 50, 2), "test": hidden("ML10", "test", 25, 2)},
                 ),
             ),
-            arms=adapted(250, (1, 5, 25)),
-            seeds=(0, 1),
+            arms=adapted(300, (1, 5, 25)),
+            seeds=(0, 1, 2),
         ),
         "gpu": Scale(
             takes="hours on a GPU; resumable",
