@@ -7,13 +7,32 @@ TRAINING = (
     "env.evaluation_preset=mw-eval-1-stop",
     "trainer=offline",
     "trainer.data=[{data}/train]",
-    "agent.batch_size=32",
     "agent.learning_rate=3e-4",
     "agent.balance=tasks",
     "agent.return_scale=200",
     "agent.use_reward_tokens=true",
 )
-MODELS = {"DT": ("agent=decision_transformer",), "RMDT": ("agent=rmdt",), "DT-Mem": ("agent=dt_mem",)}
+NEW_PARTS_RATE = "learning_rate=3e-3"
+"""Of what starts at zero or is small: low-rank additions, heads, slots. Ten times the base's, as is usual for them."""
+
+
+def models(windows: int) -> dict[str, tuple[str, ...]]:
+    """Gives the models by name, all at the same number of windows in an update.
+
+    Args:
+        windows: of 20 steps each; even. Those with a memory see them as pairs of consecutive ones.
+    """
+    pairs = (f"agent.batch_size={windows // 2}", "agent.num_segments=2")
+    return {
+        "DT": ("agent=decision_transformer", f"agent.batch_size={windows}"),
+        "RMDT": ("agent=rmdt", *pairs),
+        "DT-Mem": ("agent=dt_mem", *pairs),
+    }
+
+
+def arms(windows: int, *names: str) -> tuple[Arm, ...]:
+    """Gives these models as arms."""
+    return tuple(Arm(name, models(windows)[name]) for name in names)
 
 
 def hidden(benchmark: str, split: str, episodes: int, workers: int) -> tuple[str, ...]:
@@ -22,25 +41,37 @@ def hidden(benchmark: str, split: str, episodes: int, workers: int) -> tuple[str
     return (*shared, f"episodes={episodes}", "stop_at_success=true", f"workers={workers}")
 
 
-def adapted(steps: int, demonstrations: tuple[int, ...]) -> tuple[Arm, ...]:
-    """Gives every way of adapting, at equal updates, for every number of demonstrations of a task."""
+def adapted(steps: int, demonstrations: tuple[int, ...], episodes: int) -> tuple[Arm, ...]:
+    """Gives every way of adapting, at equal updates, for every number of demonstrations of a task.
+
+    Args:
+        steps: gradient steps.
+        demonstrations: of each task.
+        episodes: played after the last step, over all tasks. Before the first one the base has been evaluated already.
+    """
+    small = (NEW_PARTS_RATE,)
     ways = {
         "DT-full": ("DT", "full", ()),
         "DT-scratch": ("DT", "scratch", ()),
-        "DT-LoRA": ("DT", "lora", ("where=transformer",)),
+        "DT-LoRA": ("DT", "lora", ("where=transformer", *small)),
         "DT-Mem-full": ("DT-Mem", "full", ()),
-        "DT-Mem-heads": ("DT-Mem", "heads", ()),
-        "DT-Mem-slots": ("DT-Mem", "initial_slots", ()),
-        "DT-Mem-LoRA-memory": ("DT-Mem", "lora", ("where=memory",)),
-        "DT-Mem-LoRA-transformer": ("DT-Mem", "lora", ("where=transformer",)),
-        "DT-Mem-LoRA-both": ("DT-Mem", "lora", ("where=both",)),
+        "DT-Mem-heads": ("DT-Mem", "heads", small),
+        "DT-Mem-slots": ("DT-Mem", "initial_slots", small),
+        "DT-Mem-LoRA-memory": ("DT-Mem", "lora", ("where=memory", *small)),
+        "DT-Mem-LoRA-transformer": ("DT-Mem", "lora", ("where=transformer", *small)),
+        "DT-Mem-LoRA-both": ("DT-Mem", "lora", ("where=both", *small)),
     }
-    made = []
-    for demos in demonstrations:
-        for name, (base, method, keys) in ways.items():
-            settings = ("data=[{data}/test]", f"episodes_per_task={demos}", f"total_gradient_steps={steps}")
-            made.append(Arm(f"{name}-k{demos}", (f"method={method}", *keys, *settings), base=base))
-    return tuple(made)
+    length = (
+        f"total_gradient_steps={steps}",
+        f"evaluate_every_gradient_steps={steps}",
+        f"evaluation_episodes={episodes}",
+        "trainer.evaluate_at_start=false",
+    )
+    return tuple(
+        Arm(f"{name}-k{k}", (f"method={method}", *keys, "data=[{data}/test]", f"episodes_per_task={k}", *length), base)
+        for k in demonstrations
+        for name, (base, method, keys) in ways.items()
+    )
 
 
 DT_MEM_HIDDEN_GOAL = Study(
@@ -58,7 +89,7 @@ DT_MEM_HIDDEN_GOAL = Study(
             common=(),
             before=(
                 Stage(
-                    arms=(Arm("DT-Mem", ("agent=dt_mem",)),),
+                    arms=arms(32, "DT-Mem"),
                     common=(
                         *TRAINING,
                         "env.benchmark=ML1",
@@ -95,7 +126,7 @@ DT_MEM_HIDDEN_GOAL = Study(
             common=(),
             before=(
                 Stage(
-                    arms=tuple(Arm(name, MODELS[name]) for name in ("DT", "DT-Mem")),
+                    arms=arms(16, "DT", "DT-Mem"),
                     common=(
                         *TRAINING,
                         "env.benchmark=ML10",
@@ -109,7 +140,7 @@ DT_MEM_HIDDEN_GOAL = Study(
                     datasets={"train": hidden("ML10", "train", 50, 2), "test": hidden("ML10", "test", 25, 2)},
                 ),
             ),
-            arms=adapted(300, (1, 5, 25)),
+            arms=adapted(300, (1, 5, 25), 25),
             seeds=(0, 1, 2),
         ),
         "gpu": Scale(
@@ -117,13 +148,12 @@ DT_MEM_HIDDEN_GOAL = Study(
             common=(),
             before=(
                 Stage(
-                    arms=tuple(Arm(name, overrides) for name, overrides in MODELS.items()),
+                    arms=arms(256, "DT", "RMDT", "DT-Mem"),
                     common=(
                         *TRAINING,
                         "env.benchmark=ML45",
                         "device=cuda",
                         "agent.precision=bf16",
-                        "agent.batch_size=256",
                         "agent.width=512",
                         "agent.num_layers=4",
                         "agent.num_heads=8",
@@ -135,7 +165,7 @@ DT_MEM_HIDDEN_GOAL = Study(
                     datasets={"train": hidden("ML45", "train", 100, 16), "test": hidden("ML45", "test", 25, 16)},
                 ),
             ),
-            arms=adapted(2000, (1, 5, 25)),
+            arms=adapted(2000, (1, 5, 25), 250),
             seeds=(0, 1, 2),
         ),
     },
