@@ -13,8 +13,8 @@ from sextant.adapt_config import read_adapt_config
 from sextant.cli import main
 from sextant.refusal import ConfigError
 from sextant.study import StudyConfig, read_study_config, run_study
-from sextant.study_stages import Stages
 from sextant.study_probes import Answer, answers_markdown, transfers_markdown, write_probes
+from sextant.study_stages import Stages
 from sextant.study_tables import cells_csv, cells_markdown, last_values, tabulate, write_sizes
 from studies import STUDIES, Arm, MetricsTable, Probe, Scale, Stage, Study, Transfer
 
