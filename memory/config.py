@@ -132,21 +132,19 @@ class ReplayConfig(BaseModel):
         tree = 16 * 2 ** math.ceil(math.log2(slots)) if self.prioritised else 0  # a binary heap of float64 sums
         return slots * obs_bytes, slots * other + tree
 
-    def build(
+    def check_size(
         self,
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         num_envs: int,
-        rng: np.random.Generator,
         log: Callable[[str], None],
-    ) -> Replay:
-        """Logs the bytes the replay will take, then makes it.
+    ) -> None:
+        """Logs the bytes the replay will take, of those there are. Allocates nothing.
 
         Args:
             observation_space: of one env; has a shape and a dtype.
             action_space: of one env, as the policy sees it.
             num_envs: parallel envs that will add to it.
-            rng: draws the samples; the replay owns it from now on.
             log: takes one line.
         Raises:
             ReplayTooLarge: if it exceeds ``memory_fraction`` of the available memory (or disk for storage='file').
@@ -177,10 +175,39 @@ class ReplayConfig(BaseModel):
                     "available; "
                     "lower the capacity" + ("" if self.storage == "file" else " or set storage=file with a directory")
                 )
-        if single:
+
+    def build(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        num_envs: int,
+        rng: np.random.Generator,
+        log: Callable[[str], None],
+    ) -> Replay:
+        """Logs the bytes the replay will take, then makes it.
+
+        Args:
+            observation_space: of one env; has a shape and a dtype.
+            action_space: of one env, as the policy sees it.
+            num_envs: parallel envs that will add to it.
+            rng: draws the samples; the replay owns it from now on.
+            log: takes one line.
+        Raises:
+            ReplayTooLarge: if it exceeds ``memory_fraction`` of the available memory (or disk for storage='file').
+            ValueError: for spaces without shape, or a capacity below one transition per env.
+        """
+        self.check_size(observation_space, action_space, num_envs, log)
+        if self.keeps_single_frames(*_shape_and_itemsize(observation_space)):
             from memory.frame_replay import FrameReplay
 
             return FrameReplay(self, observation_space, action_space, num_envs, rng)
         from memory.replay import TransitionReplay
 
         return TransitionReplay(self, observation_space, action_space, num_envs, rng)
+
+
+def _shape_and_itemsize(space: gym.Space[Any]) -> tuple[tuple[int, ...], int]:
+    from memory.arrays import array_spec
+
+    shape, dtype = array_spec(space)
+    return shape, dtype.itemsize

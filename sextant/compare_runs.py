@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sextant.config import CONFIG_FILE, load_run_config
 from sextant.refusal import ConfigError
 from sextant.run_dirs import run_name
 
@@ -50,23 +54,30 @@ class ComparedRun:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Gives the run directories among and directly or one level below the given folders, each once.
+    """Gives the run directories among and anywhere below the given folders, each once; links are not followed.
 
     Raises:
         ConfigError: naming a folder that holds none.
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        configs = [
-            file for pattern in ("config.yaml", "*/config.yaml", "*/*/config.yaml") for file in path.glob(pattern)
-        ]
-        if not configs:
+        runs = list(_runs_below(path))
+        if not runs:
             raise ConfigError(f"{path} is not a run directory, and holds none: no config.yaml there")
-        for config in sorted(configs):
-            found.setdefault(config.parent.resolve(), config.parent)
+        for run in runs:
+            found.setdefault(run.resolve(), run)
     if not found:
         raise ConfigError("compare needs at least one run directory")
     return list(found.values())
+
+
+def _runs_below(path: Path) -> Iterator[Path]:
+    """Gives run directories in the order of their paths; nothing inside one is looked at."""
+    for folder, subfolders, files in os.walk(path):
+        subfolders.sort()
+        if CONFIG_FILE in files:
+            subfolders.clear()
+            yield Path(folder)
 
 
 def load_run(path: Path, checkpoint: CheckpointName, protocol: str | None) -> ComparedRun:
@@ -75,7 +86,6 @@ def load_run(path: Path, checkpoint: CheckpointName, protocol: str | None) -> Co
     Raises:
         ConfigError: if the run cannot be read, or has no fitting evaluation.
     """
-    from sextant.config import load_run_config
     from trainers.evaluation_files import load_evaluations
 
     config = load_run_config(path)
@@ -172,9 +182,22 @@ def group_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         and not key.startswith("evaluation_")
     }
     budget = {key: config["trainer"][key] for key in BUDGET_KEYS if key in config["trainer"]}
+    if budget.get("data"):
+        budget["data"] = [_setting_of(Path(path)) for path in budget["data"]]
     settings = flatten({"agent": config["agent"], "env": env, "trainer": budget})
     return {key: value for key, value in settings.items() if key not in OF_A_BASE}
 
+
+def _setting_of(data: Path) -> str:
+    """Gives what makes two runs' data alike: of a run directory its settings, not its seed; of data its path."""
+    if (data / CONFIG_FILE).exists():
+        settings = group_settings(load_run_config(data).model_dump(mode="json"))
+        return f"run with {json.dumps(settings, sort_keys=True, default=str)}"
+    return str(data.parent if RUN_NAME.fullmatch(data.name) else data)
+
+
+RUN_NAME = re.compile(r"\d+-\d{8}-\d{6}(-\d+)?")
+"""Name of a run directory: its seed and when it was started."""
 
 OF_A_BASE = ("agent.adaptation.base", "agent.adaptation.base_digest")
 """Keys that name one run among the bases of an adapted setting: another for every seed."""

@@ -60,15 +60,18 @@ def run_evaluate(
         a result per policy, the checkpoints first.
 
     Raises:
-        ConfigError: if there is no run, no such checkpoint or protocol, or a number is out of range; and, after the
-            table, if the env cannot be filmed.
+        ConfigError: if there is no run, no such checkpoint, protocol or device, or a number is out of range; and, after
+            the table, if the env cannot be filmed.
     """
     from rich.console import Console
 
     from sextant.config import load_run_config
+    from sextant.learner import check_device
 
     console = console or Console()
     config = load_run_config(run_dir)
+    if device is not None:
+        check_device(device)
     names: tuple[CheckpointName, ...] = ("last", "best") if checkpoint == "both" else (checkpoint,)
     rules = _protocol(config, protocol)
     _check_numbers(rules, num_episodes, num_envs, videos, seed)

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sextant.refusal import ConfigError
+
 if TYPE_CHECKING:
     import gymnasium
 
@@ -34,11 +36,26 @@ class OnlineParts:
         self.replay: Replay | None = None
 
     def throwaway_update(self, config: TrainConfig) -> Callable[[], None]:
-        """Gives a gradient step of a copy of the learner on made-up transitions."""
+        """Gives a gradient step of a copy of the learner on made-up transitions.
+
+        Raises:
+            ReplayTooLarge: if the run's replay would not fit, which is better said before measuring than after.
+            ConfigError: if its networks have no layers that the config names.
+        """
+        from trainers.seeding import Seeds
         from trainers.throwaway import throwaway_update
 
         spaces = (self.venv.single_observation_space, self.venv.single_action_space)
-        return throwaway_update(config.agent, *spaces, device=config.device)
+        trainer: Any = config.trainer
+        if config.agent.kind == "off_policy":
+            config.agent.replay.check_size(*spaces, num_envs=len(self.venv), log=lambda line: None)
+        steps = total_gradient_steps(config.agent, len(self.venv), trainer.total_env_steps)
+        return throwaway_update(
+            config.agent,
+            *spaces,
+            device=config.device,
+            prepare=lambda agent: fit_to_length(config, agent, Seeds(config.seed), steps),
+        )
 
     def build(self, config: TrainConfig, seeds: Seeds, say: Callable[[str], None]) -> Agent:
         """Builds agent and replay, and gives the agent. Raises ValueError where they do not fit the envs."""
@@ -126,13 +143,17 @@ def fit_to_length(config: TrainConfig, agent: Agent, seeds: Seeds, gradient_step
     """Attaches the pruner where the config asks for one, for a run of so many gradient steps.
 
     Raises:
+        ConfigError: if the networks have no layers that the config wants pruned.
         ValueError: if the run is too short for what the config asks for.
     """
     plasticity = getattr(config.agent, "plasticity", None)
     if plasticity is not None:
         plasticity.check_run(gradient_steps)
     if config.agent.pruning is not None:
-        config.agent.pruning.attach(agent, total_gradient_steps=gradient_steps, seed=seeds.sequence("pruning"))
+        try:
+            config.agent.pruning.attach(agent, total_gradient_steps=gradient_steps, seed=seeds.sequence("pruning"))
+        except ValueError as error:
+            raise ConfigError(f"agent.{error}") from error
 
 
 def total_gradient_steps(agent_config: Any, num_envs: int, total_env_steps: int) -> int:
@@ -186,9 +207,26 @@ def settled(
 
 
 def settled_device(config: TrainConfig) -> str:
-    """Gives the device of the config, ``auto`` being cuda where there is one."""
+    """Gives the device of the config, ``auto`` being cuda where there is one.
+
+    Raises:
+        ConfigError: if it is cuda and there is none.
+    """
     import torch
 
     if config.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(config.device)
     return config.device
+
+
+def check_device(device: str | None) -> None:
+    """Refuses a GPU where PyTorch sees none.
+
+    Raises:
+        ConfigError: then.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: PyTorch sees no GPU here; use device=cpu, or device=auto for what there is")

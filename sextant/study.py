@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,31 +85,38 @@ def run_study(name: str, config: StudyConfig) -> Path:
     arms = {folder / arm.name: arm.name for arm in scale.arms}
     probed = write_probes(study, stages, out)  # first: where a probe plays more episodes, these are compared
     run_compare(list(arms), metric=study.metric, out=out, names=arms)
-    newest = max(folder.glob("*/*/*/provenance.json"), key=lambda path: path.stat().st_mtime)
-    provenance = json.loads(newest.read_text(encoding="utf-8"))["starts"][-1]
+    starts = sorted(_starts(folder), key=lambda start: str(start["time"]))
     from trainers.run_log import write_atomically
 
     runs = {arm.name: find_runs([folder / arm.name]) for arm in scale.arms}
     tables = "\n".join(filter(None, [probed, write_sizes(runs, out), write_tables(study.tables, runs, out)]))
     table = (out / "table.md").read_text("utf-8")
-    write_atomically(out / "README.md", page(study, config.scale, table, provenance, tables))
+    write_atomically(out / "README.md", page(study, config.scale, table, starts, tables))
     print(f"results: {out / 'README.md'}")
     return out
 
 
-def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any], tables: str = "") -> str:
+def _starts(folder: Path) -> Iterator[dict[str, Any]]:
+    """Gives the provenance of every start of every run in a study's folder."""
+    for path in folder.glob("*/*/*/provenance.json"):
+        yield from json.loads(path.read_text(encoding="utf-8"))["starts"]
+
+
+def page(study: Study, scale_name: str, table: str, starts: Sequence[Mapping[str, Any]], tables: str = "") -> str:
     """Gives the page of a study's results.
 
     Args:
         study: what was asked.
         scale_name: what was run.
         table: of the comparison, Markdown.
-        provenance: of the last start of its newest run.
+        starts: provenance of every start of its runs, the last one last.
         tables: of probes, sizes and metrics, Markdown.
     """
     scale = study.scales[scale_name]
-    commit = provenance["git"]["commit"] or "unknown"
-    changed = ", with changes" if provenance["git"]["dirty"] else ""
+    provenance = starts[-1]
+    commits = [
+        f"{each['git']['commit'] or 'unknown'}{' with changes' if each['git']['dirty'] else ''}" for each in starts
+    ]
     versions = ", ".join(
         f"{name} {version}" for name, version in provenance["versions"].items() if version != "missing"
     )
@@ -146,7 +153,7 @@ def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any
             "",
             "## Made with",
             "",
-            f"Commit {commit}{changed}. Python {provenance['python']}, {versions}.",
+            f"Commit {', '.join(dict.fromkeys(commits))}. Python {provenance['python']}, {versions}.",
             "",
         ]
     )
@@ -165,5 +172,6 @@ def _stage_lines(stage: Stage, *, compared: bool) -> list[str]:
     """Gives a line for each dataset of a stage, and for each arm that is not compared but built on."""
     lines = [f"- data `{name}`: `sextant collect {' '.join(keys)}`" for name, keys in stage.datasets.items()]
     shared = " ".join(f"`{override}`" for override in stage.common)
-    lines += [] if compared else [f"- first, {arm.name}: {shared} {_settings(arm)}" for arm in stage.arms]
+    seeds = "" if stage.seeds is None else f" (seed {', '.join(map(str, stage.seeds))} alone)"
+    lines += [] if compared else [f"- first, {arm.name}{seeds}: {shared} {_settings(arm)}" for arm in stage.arms]
     return [*lines, ""] if lines else []

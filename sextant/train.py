@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sextant.base_run import REPORT_FILE, start_from_base
-from sextant.learner import OnlineParts, settled, settled_device
+from sextant.learner import OnlineParts, check_device, settled, settled_device
 from sextant.refusal import ConfigError
 from sextant.run_dirs import RunError, RunInterrupted, find_run, new_run_dir, only_process, remove_if_empty, run_name
 from sextant.summary import final_metrics, summary_lines
@@ -36,10 +36,12 @@ def run_train(config: TrainConfig, *, run_dir: Path | None = None) -> Path:
     Returns:
         the run directory.
     Raises:
-        ConfigError: if the data of an offline run is missing, damaged, or does not fit the agent and env.
+        ConfigError: if there is no such device, or the data of an offline run is missing, damaged, or does not fit the
+            agent and env.
         RunError: if the directory holds another run, another process is at work in it, or agent and env do not fit.
         RunInterrupted: after SIGTERM or Ctrl-C, when the checkpoint is written.
     """
+    _check_data(config)
     with _world(config) as world:
         found = find_run(config) if config.resume == "auto" and run_dir is None and world.is_main else None
         if resumed := world.share(str(found or "")):
@@ -68,7 +70,7 @@ def run_resume(run_dir: Path) -> Path:
     Returns:
         the run directory.
     Raises:
-        ConfigError: if the data of an offline run is not what it was started on.
+        ConfigError: if there is no such device, or the data of an offline run is not what it was started on.
         RunError: if there is no run, or another process is at work in it.
     """
     from sextant.config import load_run_config
@@ -85,6 +87,17 @@ def _resume(run_dir: Path, world: World) -> Path:
     with only_process(run_dir) if world.is_main else nullcontext():
         _train(load_run_config(run_dir), run_dir, world, fresh=False)
     return run_dir
+
+
+def _check_data(config: TrainConfig) -> None:
+    """Refuses data that are not there, before anything heavy is imported.
+
+    Raises:
+        ConfigError: naming the path.
+    """
+    for path in getattr(config.trainer, "data", ()):
+        if not Path(path).exists():
+            raise ConfigError(f"trainer.data: {path} does not exist (looked for it from {Path.cwd()})")
 
 
 @contextmanager
@@ -111,6 +124,7 @@ def _train(config: TrainConfig, run_dir: Path, world: World, *, fresh: bool) -> 
     from trainers.seeding import Seeds
     from trainers.threads import keep_freed_memory, set_torch_threads
 
+    check_device(config.device)
     keep_freed_memory()
     console = Console(stderr=True, quiet=not world.is_main)
 
@@ -128,12 +142,12 @@ def _train(config: TrainConfig, run_dir: Path, world: World, *, fresh: bool) -> 
     if newest is None and any((run_dir / "checkpoints").glob("*.corrupt*")):
         raise RunError(f"no intact checkpoint in {run_dir / 'checkpoints'}; start a new run")
     with closing(_parts(config, run_dir, world, say)) as parts:
-        if fresh:
-            config = settled(config, parts.throwaway_update, say, world)
-        assert isinstance(config.threads, int)
-        set_torch_threads(config.threads)
         seeds = Seeds(config.seed)
         try:
+            if fresh:
+                config = settled(config, parts.throwaway_update, say, world)
+            assert isinstance(config.threads, int)
+            set_torch_threads(config.threads)
             agent = parts.build(config, seeds, say)
             if newest is None:
                 start_from_base(config, agent, run_dir if world.is_main else None, say)

@@ -38,6 +38,8 @@ class TrainingEvaluator:
         wanted = config.trainer.evaluation_episodes
         available = len(self.protocol.episodes(EVALUATION_SEED))
         self.num_episodes = available if wanted is None else min(wanted, available)
+        if wanted is not None and wanted > available:
+            say(f"evaluations play the {available} episodes that {self.protocol.id} has, not {wanted}")
 
     def __call__(self, env_steps: int) -> Evaluation:
         """Plays the protocol's episodes with the agent as it is now.

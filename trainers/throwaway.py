@@ -22,6 +22,7 @@ def throwaway_update(
     action_space: gymnasium.Space[Any],
     *,
     device: str,
+    prepare: Callable[[Agent], None],
 ) -> Callable[[], None]:
     """Builds a copy of the learner with a few made-up transitions.
 
@@ -30,10 +31,12 @@ def throwaway_update(
         observation_space: of one env.
         action_space: of one env.
         device: where the networks live.
+        prepare: called with the agent when it is built, to attach what its updates are to carry.
     Returns:
         a function that makes one gradient step (one pass over one minibatch for an on-policy agent).
     """
     agent = agent_config.build(observation_space, action_space, device=device, seed=np.random.SeedSequence(0))
+    prepare(agent)
     on_policy = agent.kind == "on_policy"
     batch_size = agent_config.minibatch_size if on_policy else agent_config.batch_size
     replay = ReplayConfig(capacity=max(64, batch_size), frames="full").build(

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sextant.compare import Comparison, run_compare
-from sextant.compare_runs import find_runs
+from sextant.compare_runs import find_runs, group_settings
 from sextant.config import ConfigError, compose_train_config, save_run_config
 from trainers.episodes import EpisodeRecord, summarise
 from trainers.evaluation_files import write_evaluation
@@ -186,6 +186,22 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a run directory"):
         find_runs([tmp_path / "empty"])
     assert find_runs([run, run.parent, tmp_path / "a"]) == [run, twin]
+    deep = make_run(tmp_path / "a" / "experiment" / "of", 0, [1.0])
+    (run / "checkpoints" / "copy").mkdir(parents=True)
+    (run / "checkpoints" / "copy" / "config.yaml").write_text("")
+    assert find_runs([tmp_path / "a"]) == [run, twin, deep], "at any depth, but not inside a run"
+
+
+def test_runs_on_the_replays_of_different_seeds_are_one_setting(tmp_path: Path) -> None:
+    sources = [make_run(tmp_path, seed, [1.0]) for seed in (0, 1)]
+    wide = make_run(tmp_path, 0, [1.0], overrides=(*DQN, "agent.batch_size=8"), name="wide")
+
+    def settings(data: Path | str) -> dict[str, Any]:
+        return group_settings({"agent": {}, "env": {}, "trainer": {"data": [str(data)]}})
+
+    assert settings(sources[0]) == settings(sources[1]) != settings(wide)
+    assert settings("gone/dqn-pong/0-20260101-120000") == settings("gone/dqn-pong/1-20260101-130000-2")
+    assert settings("data/a") != settings("data/b")
 
 
 def test_settings_that_differ_in_many_keys_are_named_by_letters() -> None:

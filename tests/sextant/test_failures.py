@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sextant.cli import FAILURE, main
+from sextant.checkout import CHECKOUT
+from sextant.cli import FAILURE, USAGE_ERROR, main
+from sextant.config import compose_train_config, save_run_config
 
 RUN = [
     "agent=dqn_classic",
@@ -58,3 +61,50 @@ def test_a_replay_beyond_memory_is_refused_and_leaves_nothing_behind(
     assert main(["train", *huge]) == FAILURE
     assert "more than memory_fraction" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "status", "message"),
+    [
+        (["agent.replay.capacity=9000000000", "threads=auto"], FAILURE, "more than memory_fraction"),
+        (
+            ["agent.pruning.include=[nope]", "threads=auto"],
+            USAGE_ERROR,
+            "agent.pruning.include='nope' matches no layer",
+        ),
+        (["device=cuda"], USAGE_ERROR, "device=cuda: PyTorch sees no GPU here"),
+    ],
+)
+def test_what_only_the_env_or_the_machine_can_refuse_is_refused_before_threads_are_measured(
+    overrides: list[str],
+    status: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("trainers.threads.choose_torch_threads", lambda update, log: pytest.fail("was measured"))
+    assert main(["train", *RUN, *overrides, f"runs_dir={tmp_path}"]) == status
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_that_is_not_there_is_refused_by_evaluate_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    save_run_config(compose_train_config(["agent=dqn_classic", "env=classic"]), tmp_path)
+    assert main(["evaluate", f"run={tmp_path}", "device=cuda"]) == USAGE_ERROR
+    assert "device=cuda: PyTorch sees no GPU here" in capsys.readouterr().err
+
+
+def test_missing_data_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from sextant.cli import main; status = main(sys.argv[1:]); print(status, 'torch' in sys.modules)"
+    )
+    data = ["trainer=offline", f"trainer.data=[{tmp_path / 'none'}]", f"runs_dir={tmp_path}"]
+    arguments = ["train", "agent=decision_transformer", "env=memory_tasks", "env.task=t_maze", *data]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=CHECKOUT)
+    assert done.stdout.split("\n")[-2] == "2 False", done.stderr
+    assert f"trainer.data: {tmp_path / 'none'} does not exist" in done.stderr
