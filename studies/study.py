@@ -158,6 +158,8 @@ class Study:
         tables: of metrics, printed below the comparison.
         probes: evaluations of the finished runs, printed below the comparison.
         transfers: of arms that are probed, printed below the probes.
+        references: for a group of tasks, the arm whose score there counts as 1 and random play's as 0; its probe is
+            asked with ``random_baseline=true``. Printed below the probes.
     """
 
     name: str
@@ -169,3 +171,4 @@ class Study:
     tables: tuple[MetricsTable, ...] = ()
     probes: tuple[Probe, ...] = ()
     transfers: tuple[Transfer, ...] = ()
+    references: Mapping[str, str] = field(default_factory=dict)

@@ -13,7 +13,8 @@ from sextant.adapt_config import read_adapt_config
 from sextant.cli import main
 from sextant.refusal import ConfigError
 from sextant.study import StudyConfig, read_study_config, run_study
-from sextant.study_probes import Answer, answers_markdown, transfers_markdown, write_probes
+from sextant.study_answers import Answer, answers_markdown, normalised_markdown, transfers_markdown
+from sextant.study_probes import write_probes
 from sextant.study_stages import Stages
 from sextant.study_tables import cells_csv, cells_markdown, last_values, tabulate, write_sizes
 from studies import STUDIES, Arm, MetricsTable, Probe, Scale, Stage, Study, Transfer
@@ -154,13 +155,13 @@ def test_runs_of_earlier_stages_are_probed_once_each_seed_and_not_again(
     assert (scale.seed_of("slow", 1), scale.seed_of("fast", 1)) == (0, 1)
     with pytest.raises(KeyError, match="other"):
         scale.seed_of("other", 0)
-    probes = (Probe("played", ()), Probe("asked", ("seed=5", "num_episodes=3"), ("slow",)))
+    probes = (Probe("played", ()), Probe("asked", ("seed=5", "num_episodes=3", "random_baseline=true"), ("slow",)))
     study = replace(TINY, scales={"smoke": scale}, probes=probes, tables=())
     monkeypatch.setitem(STUDIES, "tiny", study)
     out = run_study("tiny", StudyConfig(runs_dir=tmp_path, jobs=2))
     with (out / "probes.csv").open() as file:
-        rows = {(row["arm"], row["seed"], row["probe"]) for row in csv.DictReader(file)}
-    assert rows == {("fast", "0", "played"), ("fast", "1", "played"), ("slow", "0", "asked")}
+        rows = {(row["arm"], row["seed"], row["probe"], row["random_return"] != "") for row in csv.DictReader(file)}
+    assert rows == {("fast", "0", "played", False), ("fast", "1", "played", False), ("slow", "0", "asked", True)}
     with (out / "table.csv").open() as file:
         assert [(row["group"], row["episodes_most"]) for row in csv.DictReader(file)] == [("fast", "2")]
     played = sorted(tmp_path.glob("tiny-smoke/*/*/*/evaluations/*/last-*/summary.json"))
@@ -189,6 +190,17 @@ def test_what_is_kept_of_earlier_groups_is_told() -> None:
     ]
     table = answers_markdown(answers).splitlines()
     assert table[4] == "| arm | first | second |" and table[-1] == "| b2 | 0.625 [0.5, 0.75] | 0.5 [0.5, 0.5] |"
+
+
+def test_scores_are_set_beside_a_reference_and_random_play() -> None:
+    probes = (Probe("own", (), ("ref-x", "ref-y")), Probe("", (), ("m",), {"x": ("x",), "y": ("y",)}))
+    study = replace(TINY, probes=probes, references={"x": "ref-x", "y": "ref-y", "z": "of another scale"})
+    answers = [Answer("ref-x", 0, "own", 6.0, None, 2.0), Answer("ref-y", 0, "own", 1.0, None, 0.0)]
+    for seed, (x, y) in enumerate([(4.0, 1.0), (2.0, 0.5)]):
+        answers += [Answer("m", seed, "x", x, None), Answer("m", seed, "y", y, None)]
+    lines = normalised_markdown(study, answers).splitlines()
+    assert "x: ref-x 6, random 2; y: ref-y 1, random 0" in lines[2]
+    assert lines[-1] == "| m | 0.25 [0, 0.5] | 0.75 [0.5, 1] | 0.5 [0.25, 0.75] |"
 
 
 def test_sizes_are_those_of_adapted_runs(tmp_path: Path) -> None:
