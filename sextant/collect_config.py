@@ -33,6 +33,7 @@ _NOT_WITH: dict[str, tuple[str, ...]] = {
         "noise",
         "episodes",
         "split",
+        "first_goal",
         "store_goal",
         "stop_at_success",
         "workers",
@@ -76,6 +77,12 @@ class CollectConfig(Strict):
     split: Literal["train", "test"] = Field(
         "train", description="Side of a Meta-World benchmark whose tasks and goals are played."
     )
+    first_goal: int = Field(
+        0,
+        ge=0,
+        description="Goal of each task's first episode, of 0 to 49; the others follow in order, and after the last one "
+        "the first. Evaluations begin at 0, so shorter ones then play goals that were not demonstrated.",
+    )
     store_goal: Literal["visible", "hidden"] | None = Field(
         None,
         description="Whether stored Meta-World observations show the goal (the expert always sees it); null: as the "
@@ -105,6 +112,8 @@ class CollectConfig(Strict):
             raise ValueError(f"store_goal={self.store_goal}: only Meta-World shows goals, not env={self.env.name}")
         if self.split != "train" and self.env is not None and self.env.name != "metaworld":
             raise ValueError(f"split={self.split}: only Meta-World benchmarks have splits, not env={self.env.name}")
+        if self.first_goal and self.env is not None and self.env.name != "metaworld":
+            raise ValueError(f"first_goal={self.first_goal}: only Meta-World has goals, not env={self.env.name}")
         if self.store_goal == "hidden" and getattr(self.env, "one_hot", False):
             raise ValueError("store_goal=hidden stores the 39 plain numbers: leave out env.one_hot")
         return self

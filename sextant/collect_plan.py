@@ -92,10 +92,11 @@ class Plan:
         from trainers.seeding import Seeds
 
         seeds = derive_seeds(Seeds(self.config.seed).integer(f"collect {task}"), self.config.episodes_per_task)
-        goals, levels = self.num_goals[task], len(self.config.noise)
+        goals, levels, first = self.num_goals[task], len(self.config.noise), self.config.first_goal
+        turns = [(first + number // levels) % goals if goals else None for number in range(len(seeds))]
         return [
-            EpisodeSpec(index=number, seed=seed, task=task, goal_index=number // levels % goals if goals else None)
-            for number, seed in enumerate(seeds)
+            EpisodeSpec(index=number, seed=seed, task=task, goal_index=goal)
+            for number, (seed, goal) in enumerate(zip(seeds, turns, strict=True))
         ]
 
     def units(self, present: Mapping[str, Iterable[int]]) -> list[Unit]:
@@ -138,8 +139,8 @@ def make_plan(
             f"env=games is for evaluation alone: collect each game by itself, with env={env.suite} env.game=NAME "
             + " ".join(f"env.{name}={str(value).lower()}" for name, value in env.shared_spaces.items())
         )
-    if env.name != "metaworld" and (config.store_goal is not None or config.split != "train"):
-        raise ConfigError(f"store_goal and split are for Meta-World, the run's env is {env.env_id}")
+    if env.name != "metaworld" and (config.store_goal is not None or config.split != "train" or config.first_goal):
+        raise ConfigError(f"store_goal, split and first_goal are for Meta-World, the run's env is {env.env_id}")
     if env.name == "metaworld":
         env, protocol, stored = _metaworld(config, env)
     else:
@@ -147,6 +148,9 @@ def make_plan(
     goals: dict[str, int] = {}
     for spec in protocol.episodes(0):
         goals[spec.task] = max(goals.get(spec.task, 0), 0 if spec.goal_index is None else spec.goal_index + 1)
+    fewest = min(goals.values())
+    if config.first_goal >= max(fewest, 1):
+        raise ConfigError(f"first_goal={config.first_goal}: {env.env_id} has goals 0 to {fewest - 1}")
     return Plan(config, env, protocol, stored, goals, source or config.policy, train_config, env_steps)
 
 
@@ -248,5 +252,6 @@ def _extra(plan: Plan) -> dict[str, Any]:
     names = ["policy", "noise", "stop_at_success", "epsilon"]
     names += ["split"] if plan.env.name == "metaworld" else []
     names += ["checkpoint", "explore"] if config.policy == "run" else []
+    names += ["first_goal"] if config.first_goal else []
     chosen = config.model_dump(mode="json", include=set(names)) | {"source": plan.source}
     return chosen | ({"num_envs": plan.num_envs} if config.policy == "run" else {})

@@ -79,17 +79,18 @@ def run_study(name: str, config: StudyConfig) -> Path:
     from sextant.compare import run_compare
     from sextant.compare_runs import find_runs
     from sextant.study_probes import write_probes
-    from sextant.study_tables import write_tables
+    from sextant.study_tables import write_sizes, write_tables
 
     out = config.out or folder / "results"
     arms = {folder / arm.name: arm.name for arm in scale.arms}
+    probed = write_probes(study, stages, out)  # first: where a probe plays more episodes, these are compared
     run_compare(list(arms), metric=study.metric, out=out, names=arms)
     newest = max(folder.glob("*/*/*/provenance.json"), key=lambda path: path.stat().st_mtime)
     provenance = json.loads(newest.read_text(encoding="utf-8"))["starts"][-1]
     from trainers.run_log import write_atomically
 
     runs = {arm.name: find_runs([folder / arm.name]) for arm in scale.arms}
-    tables = "\n".join(filter(None, [write_probes(study.probes, runs, out), write_tables(study.tables, runs, out)]))
+    tables = "\n".join(filter(None, [probed, write_sizes(runs, out), write_tables(study.tables, runs, out)]))
     table = (out / "table.md").read_text("utf-8")
     write_atomically(out / "README.md", page(study, config.scale, table, provenance, tables))
     print(f"results: {out / 'README.md'}")
@@ -104,7 +105,7 @@ def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any
         scale_name: what was run.
         table: of the comparison, Markdown.
         provenance: of the last start of its newest run.
-        tables: of probes and metrics, Markdown.
+        tables: of probes, sizes and metrics, Markdown.
     """
     scale = study.scales[scale_name]
     commit = provenance["git"]["commit"] or "unknown"

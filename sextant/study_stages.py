@@ -59,11 +59,12 @@ class Stages:
                 raise RunError("\n".join([failed, *wrong]))
 
     def run_of(self, arm: str, seed: int) -> Path:
-        """Gives the directory of an arm's run.
+        """Gives the directory of the run of an arm that a run of this seed builds on.
 
         Raises:
             RunError: if there is none.
         """
+        seed = self.scale.seed_of(arm, seed)
         found = sorted(path.parent for path in (self.folder / arm).glob(f"*/{seed}-*/config.yaml"))
         if not found:
             raise RunError(f"{self.folder / arm} holds no run of seed {seed}")

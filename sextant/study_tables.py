@@ -1,9 +1,10 @@
-"""The tables of a study's last measurements: what each arm's runs wrote to metrics.csv, averaged over seeds."""
+"""Tables of a study's runs: what they measured last, averaged over seeds, and what of adapted models was trained."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,3 +117,39 @@ def write_tables(tables: Sequence[MetricsTable], runs: Mapping[str, Sequence[Pat
         else:
             (out / f"{table.file}.csv").unlink(missing_ok=True)
     return "\n".join(sections)
+
+
+SIZES_FILE = "sizes.csv"
+
+
+def write_sizes(runs: Mapping[str, Sequence[Path]], out: Path) -> str:
+    """Writes how many parameters of adapted models were trained, and gives that as a Markdown section.
+
+    Args:
+        runs: run directories by arm; those of an arm are of one size.
+        out: folder of the results.
+
+    Returns:
+        the section; nothing, and no file, where no run is adapted.
+    """
+    from sextant.base_run import REPORT_FILE
+    from trainers.run_log import write_atomically
+
+    reports = {arm: directories[0] / REPORT_FILE for arm, directories in runs.items() if directories}
+    read = {arm: json.loads(path.read_text("utf-8")) for arm, path in reports.items() if path.exists()}
+    if not read:
+        (out / SIZES_FILE).unlink(missing_ok=True)
+        return ""
+    sizes = {arm: (report["trainable"], report["total"]) for arm, report in read.items()}
+    rows = [f"{arm},{trained},{total}" for arm, (trained, total) in sizes.items()]
+    write_atomically(out / SIZES_FILE, "\n".join(["arm,trained,total", *rows]) + "\n")
+    lines = [
+        "## What is trained",
+        "",
+        "Parameters that an adapted model trains, of all it has.",
+        "",
+        "| arm | trained | of | share |",
+        "|---|--:|--:|--:|",
+        *(f"| {arm} | {trained:,} | {total:,} | {trained / total:.2%} |" for arm, (trained, total) in sizes.items()),
+    ]
+    return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ from studies.precision import PRECISION
 from studies.pruning import PRUNING
 from studies.pruning_controls import PRUNING_CONTROLS
 from studies.pruning_offline import PRUNING_OFFLINE
-from studies.study import Arm, MetricsTable, Probe, Scale, Stage, Study
+from studies.study import Arm, MetricsTable, Probe, Scale, Stage, Study, Transfer
 
 _ALL = (
     PRECISION,
@@ -25,4 +25,4 @@ _ALL = (
 )
 STUDIES = {study.name: study for study in _ALL}
 
-__all__ = ["STUDIES", "Arm", "MetricsTable", "Probe", "Scale", "Stage", "Study"]
+__all__ = ["STUDIES", "Arm", "MetricsTable", "Probe", "Scale", "Stage", "Study", "Transfer"]

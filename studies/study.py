@@ -26,17 +26,19 @@ class Stage:
     """Runs that others build on: data are collected, then arms trained.
 
     In overrides, ``{data}`` stands for the folder of the datasets, and ``{run:ARM}`` for that arm's run of an earlier
-    stage: of the same seed, and of the first seed where data are collected.
+    stage: of the same seed, or where that stage has no such seed, and where data are collected, of its first one.
 
     Attributes:
         arms: what is trained.
         common: overrides of all arms without a base.
         datasets: by name, the keys of ``sextant collect``; they lie in ``{data}/NAME``.
+        seeds: each arm is trained once per seed; None for those of the scale.
     """
 
     arms: tuple[Arm, ...] = ()
     common: tuple[str, ...] = ()
     datasets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    seeds: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Scale:
         seeds: each arm is trained once per seed.
         datasets: collected before the arms are trained; see :class:`Stage`.
         before: stages that come first, and are not compared.
+        probe_episodes: of each probe (unit: episodes); None for what the probe or its protocol says.
     """
 
     takes: str
@@ -58,11 +61,24 @@ class Scale:
     seeds: tuple[int, ...]
     datasets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     before: tuple[Stage, ...] = ()
+    probe_episodes: int | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """All stages in their order, that of the compared arms last."""
         return (*self.before, Stage(self.arms, self.common, self.datasets))
+
+    def seed_of(self, arm: str, seed: int) -> int:
+        """Gives the seed of the arm's run that a run of this seed builds on.
+
+        Raises:
+            KeyError: if no stage has such an arm.
+        """
+        for stage in self.stages:
+            if any(each.name == arm for each in stage.arms):
+                seeds = stage.seeds or self.seeds
+                return seed if seed in seeds else seeds[0]
+        raise KeyError(f"no stage has an arm {arm!r}")
 
     def runs(self, stage: Stage | None = None) -> Iterator[tuple[Arm, int, list[str]]]:
         """Gives arm, seed and overrides of every run, seed by seed, so that a study cut short compares what it has.
@@ -71,7 +87,7 @@ class Scale:
             stage: whose runs; None for the compared ones.
         """
         stage = stage or self.stages[-1]
-        for seed in self.seeds:
+        for seed in stage.seeds or self.seeds:
             for arm in stage.arms:
                 common = stage.common if arm.base is None else ()
                 yield arm, seed, [*common, *arm.overrides, f"seed={seed}"]
@@ -84,12 +100,31 @@ class Probe:
     Attributes:
         name: heading of its column.
         arguments: keys of ``sextant evaluate``.
-        arms: which ones are asked; empty for all.
+        arms: which ones are asked, of any stage; empty for all that are compared. An arm that a scale lacks is not.
+        groups: of tasks, by name: a column each; empty for one column over all tasks.
     """
 
     name: str
     arguments: tuple[str, ...]
     arms: tuple[str, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Groups of tasks trained one after the other: what is left of the earlier ones in the end.
+
+    Attributes:
+        name: of the line in the table.
+        probe: name of the probe whose groups, in their order, were trained on.
+        own: for each group, the arm that was trained on it last.
+        final: for each group, the arm that plays it in the end; the same arm for every group where one network does.
+    """
+
+    name: str
+    probe: str
+    own: tuple[str, ...]
+    final: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -122,6 +157,7 @@ class Study:
         metric: of the comparison (see ``sextant compare``); None chooses by env.
         tables: of metrics, printed below the comparison.
         probes: evaluations of the finished runs, printed below the comparison.
+        transfers: of arms that are probed, printed below the probes.
     """
 
     name: str
@@ -132,3 +168,4 @@ class Study:
     metric: str | None = None
     tables: tuple[MetricsTable, ...] = ()
     probes: tuple[Probe, ...] = ()
+    transfers: tuple[Transfer, ...] = ()

@@ -235,6 +235,7 @@ def test_other_data_in_the_folder_is_refused(tmp_path: Path) -> None:
         (["out=x", "env=metaworld", "workers=0"], "workers=0 is not allowed: expected int >= 1"),
         (["out=x", "env=classic", "policy=random", "store_goal=hidden"], "only Meta-World shows goals"),
         (["out=x", "env=classic", "policy=random", "split=test"], "only Meta-World benchmarks have splits"),
+        (["out=x", "env=classic", "policy=random", "first_goal=3"], "first_goal=3: only Meta-World has goals"),
         (
             ["out=x", "env=metaworld", "env.benchmark=MT10", "env.one_hot=true", "store_goal=hidden"],
             "leave out env.one_hot",
@@ -252,6 +253,8 @@ def test_what_only_the_env_can_refuse(tmp_path: Path) -> None:
         collect(*COPY, "noise=[0.1]", out)
     with pytest.raises(ConfigError, match="split=test: MT10 has no such side"):
         collect("env=metaworld", "env.benchmark=MT10", "split=test", out)
+    with pytest.raises(ConfigError, match="first_goal=50: reach-v3 has goals 0 to 49"):
+        collect("env=metaworld", "first_goal=50", out)
     with pytest.raises(ConfigError, match="is not a run directory"):
         collect("policy=run", f"run={tmp_path / 'none'}", out)
     assert not (tmp_path / "data").exists()
@@ -284,6 +287,9 @@ def test_held_out_tasks_and_goals() -> None:
     assert not visible.hides_goal
     specs = test.specs(test.tasks[0])
     assert [spec.goal_index for spec in specs] == [*range(50), *range(50)]
+    later = make_plan(config(**{"env.benchmark": "ML10", "split": "test", "first_goal": "48", "noise": "[0,1]"}))
+    assert [spec.goal_index for spec in later.specs(test.tasks[0])][:6] == [48, 48, 49, 49, 0, 0]
+    assert [spec.seed for spec in later.specs(test.tasks[0])] == [spec.seed for spec in specs]
 
 
 def test_more_episodes_continue_the_same_list() -> None:

@@ -72,7 +72,10 @@ def test_every_run_of_every_study_composes(name: str, scale_name: str, tmp_path:
         assert len(set(names) | earlier) == len(names) + len(earlier)
         earlier |= set(names)
     probed = {arm for probe in STUDIES[name].probes for arm in probe.arms}
-    assert probed <= {arm.name for arm in scale.arms}
+    every = {arm.name for each in STUDIES[name].scales.values() for stage in each.stages for arm in stage.arms}
+    assert probed <= every
+    named = {arm for transfer in STUDIES[name].transfers for arm in (*transfer.own, *transfer.final)}
+    assert named <= probed
 
 
 def test_a_study_runs_to_its_page_and_goes_on(
