@@ -15,6 +15,7 @@ from ale_py import Action, ALEInterface, LoggerMode, roms
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from envs.atari.games import normalise_game
 from envs.atari.vector import AtariVector
 from envs.protocols import MAX_SEED, AtariProtocol
 
@@ -30,11 +31,8 @@ def minimal_actions(game: str) -> tuple[int, ...]:
         ValueError: if ale-py has no such game.
     """
     ALEInterface.setLoggerMode(LoggerMode.Error)
-    rom = roms.get_rom_path(game)
-    if rom is None:
-        raise ValueError(f"ale-py has no game {game!r}")
     ale = ALEInterface()
-    ale.loadROM(rom)
+    ale.loadROM(roms.get_rom_path(normalise_game(game)))
     every = ale.getLegalActionSet()
     return tuple(sorted({every.index(Action.NOOP), *(every.index(action) for action in ale.getMinimalActionSet())}))
 
