@@ -31,8 +31,10 @@ def minimal_actions(game: str) -> tuple[int, ...]:
         ValueError: if ale-py has no such game.
     """
     ALEInterface.setLoggerMode(LoggerMode.Error)
+    rom = roms.get_rom_path(normalise_game(game))
+    assert rom is not None  # a known game has one
     ale = ALEInterface()
-    ale.loadROM(roms.get_rom_path(normalise_game(game)))
+    ale.loadROM(rom)
     every = ale.getLegalActionSet()
     return tuple(sorted({every.index(Action.NOOP), *(every.index(action) for action in ale.getMinimalActionSet())}))
 
