@@ -1,6 +1,6 @@
 """Tasks one after the other: what is forgotten, and does a memory or a part of one's own for each task keep it?"""
 
-from studies.dt_mem_hidden_goal import NEW_PARTS_RATE, models
+from studies.sequence_models import NEW_PARTS_RATE, models
 from studies.study import Arm, Probe, Scale, Stage, Study, Transfer
 
 GROUPS = {
@@ -156,11 +156,11 @@ DT_MEM_FORGETTING = Study(
         ),
         "cpu": scale(
             "an hour on 2 cores with jobs=2",
-            steps=1000,
+            steps=750,
             windows=16,
             demonstrations=50,
             seeds=(0, 1, 2),
-            keys=("agent.warmup_steps=100", "trainer.evaluation_envs=10"),
+            keys=("agent.warmup_steps=75", "trainer.evaluation_envs=10"),
             workers=2,
             episodes=10,
             probe_episodes=50,

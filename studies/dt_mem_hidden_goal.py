@@ -1,5 +1,6 @@
 """Goals unseen, tasks held out: what does a memory add, and which part must be trained to adapt?"""
 
+from studies.sequence_models import NEW_PARTS_RATE, model_arms
 from studies.study import Arm, Probe, Scale, Stage, Study
 
 TRAINING = (
@@ -12,27 +13,6 @@ TRAINING = (
     "agent.return_scale=200",
     "agent.use_reward_tokens=true",
 )
-NEW_PARTS_RATE = "learning_rate=3e-3"
-"""Of what starts at zero or is small: low-rank additions, heads, slots. Ten times the base's, as is usual for them."""
-
-
-def models(windows: int) -> dict[str, tuple[str, ...]]:
-    """Gives the models by name, all at the same number of windows in an update.
-
-    Args:
-        windows: of 20 steps each; even. Those with a memory see them as pairs of consecutive ones.
-    """
-    pairs = (f"agent.batch_size={windows // 2}", "agent.num_segments=2")
-    return {
-        "DT": ("agent=decision_transformer", f"agent.batch_size={windows}"),
-        "RMDT": ("agent=rmdt", *pairs),
-        "DT-Mem": ("agent=dt_mem", *pairs),
-    }
-
-
-def arms(windows: int, *names: str) -> tuple[Arm, ...]:
-    """Gives these models as arms."""
-    return tuple(Arm(name, models(windows)[name]) for name in names)
 
 
 def hidden(benchmark: str, workers: int, train_episodes: int) -> dict[str, tuple[str, ...]]:
@@ -110,7 +90,7 @@ DT_MEM_HIDDEN_GOAL = Study(
             common=(),
             before=(
                 Stage(
-                    arms=arms(32, "DT-Mem"),
+                    arms=model_arms(32, "DT-Mem"),
                     common=(
                         *TRAINING,
                         "env.benchmark=ML1",
@@ -149,7 +129,7 @@ DT_MEM_HIDDEN_GOAL = Study(
             common=(),
             before=(
                 Stage(
-                    arms=arms(16, "DT", "DT-Mem"),
+                    arms=model_arms(16, "DT", "DT-Mem"),
                     common=(
                         *TRAINING,
                         "env.benchmark=ML10",
@@ -163,7 +143,7 @@ DT_MEM_HIDDEN_GOAL = Study(
                     datasets=hidden("ML10", 2, 50),
                 ),
             ),
-            arms=adapted(300, (1, 5, 25), 25),
+            arms=adapted(300, (1, 5, 25), 15),
             seeds=(0, 1, 2),
         ),
         "gpu": Scale(
@@ -171,7 +151,7 @@ DT_MEM_HIDDEN_GOAL = Study(
             common=(),
             before=(
                 Stage(
-                    arms=arms(256, "DT", "RMDT", "DT-Mem"),
+                    arms=model_arms(256, "DT", "RMDT", "DT-Mem"),
                     common=(
                         *TRAINING,
                         "env.benchmark=ML45",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from sextant.adapt_config import read_adapt_config
 from sextant.cli import main
 from sextant.refusal import ConfigError
 from sextant.study import StudyConfig, read_study_config, run_study
+from sextant.study_probes import Answer, answers_markdown, transfers_markdown, write_probes
 from sextant.study_stages import Stages
-from sextant.study_tables import cells_csv, cells_markdown, last_values, tabulate
-from studies import STUDIES, Arm, MetricsTable, Scale, Study
+from sextant.study_tables import cells_csv, cells_markdown, last_values, tabulate, write_sizes
+from studies import STUDIES, Arm, MetricsTable, Probe, Scale, Stage, Study, Transfer
 
 TINY = Study(
     name="tiny",
@@ -137,6 +139,66 @@ def test_tables_hold_the_last_values_of_each_run_and_their_means(tmp_path: Path)
         .splitlines()[2]
         .startswith("What each run measured last, mean over seeds (1 or 2 per arm)")
     )
+
+
+def test_runs_of_earlier_stages_are_probed_once_each_seed_and_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smoke = TINY.scales["smoke"]
+    slow, fast = smoke.arms
+    scale = replace(
+        smoke, arms=(fast,), seeds=(0, 1), before=(Stage((slow,), smoke.common, seeds=(0,)),), probe_episodes=2
+    )
+    assert [seed for _, seed, _ in scale.runs(scale.before[0])] == [0]
+    assert [seed for _, seed, _ in scale.runs()] == [0, 1]
+    assert (scale.seed_of("slow", 1), scale.seed_of("fast", 1)) == (0, 1)
+    with pytest.raises(KeyError, match="other"):
+        scale.seed_of("other", 0)
+    probes = (Probe("played", ()), Probe("asked", ("seed=5", "num_episodes=3"), ("slow",)))
+    study = replace(TINY, scales={"smoke": scale}, probes=probes, tables=())
+    monkeypatch.setitem(STUDIES, "tiny", study)
+    out = run_study("tiny", StudyConfig(runs_dir=tmp_path, jobs=2))
+    with (out / "probes.csv").open() as file:
+        rows = {(row["arm"], row["seed"], row["probe"]) for row in csv.DictReader(file)}
+    assert rows == {("fast", "0", "played"), ("fast", "1", "played"), ("slow", "0", "asked")}
+    with (out / "table.csv").open() as file:
+        assert [(row["group"], row["episodes_most"]) for row in csv.DictReader(file)] == [("fast", "2")]
+    played = sorted(tmp_path.glob("tiny-smoke/*/*/*/evaluations/*/last-*/summary.json"))
+    assert len(played) == 3
+    before = [path.stat().st_mtime_ns for path in played]
+    write_probes(study, Stages(scale, tmp_path / "tiny-smoke", 1), out)
+    assert [path.stat().st_mtime_ns for path in played] == before
+    assert not (out / "sizes.csv").exists()
+
+
+def test_what_is_kept_of_earlier_groups_is_told() -> None:
+    probe = Probe("", (), ("a1", "a2", "b2"), {"first": ("x",), "second": ("y", "z")})
+    given = {"a1": [(0.75, 0.25), (0.5, 0.25)], "a2": [(0.25, 1.0), (0.5, 1.0)], "b2": [(0.75, 0.5), (0.5, 0.5)]}
+    answers = [
+        Answer(arm, seed, group, return_mean=7.0, success_rate=score)
+        for arm, seeds in given.items()
+        for seed, pair in enumerate(seeds)
+        for group, score in zip(probe.groups, pair, strict=True)
+    ]
+    on, apart = Transfer("on", "", ("a1", "a2"), ("a2", "a2")), Transfer("apart", "", ("a1", "b2"), ("a1", "b2"))
+    lines = transfers_markdown([on, apart], [probe], answers).splitlines()
+    assert lines[-4] == "| | first | second | backward transfer | mean in the end |"
+    assert lines[-2:] == [
+        "| on | 0.625 -> 0.375 | 1 -> 1 | -0.25 [-0.5, 0] | 0.688 [0.625, 0.75] |",
+        "| apart | 0.625 -> 0.625 | 0.5 -> 0.5 | 0 [0, 0] | 0.562 [0.5, 0.625] |",
+    ]
+    table = answers_markdown(answers).splitlines()
+    assert table[4] == "| arm | first | second |" and table[-1] == "| b2 | 0.625 [0.5, 0.75] | 0.5 [0.5, 0.5] |"
+
+
+def test_sizes_are_those_of_adapted_runs(tmp_path: Path) -> None:
+    for name in ("adapted", "new"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "adapted" / "adaptation.json").write_text(json.dumps({"trainable": 1536, "total": 12_288}))
+    text = write_sizes({"LoRA": [tmp_path / "adapted"], "DT": [tmp_path / "new"]}, tmp_path)
+    assert text.splitlines()[-1] == "| LoRA | 1,536 | 12,288 | 12.50% |"
+    assert (tmp_path / "sizes.csv").read_text() == "arm,trained,total\nLoRA,1536,12288\n"
+    assert write_sizes({"DT": [tmp_path / "new"]}, tmp_path) == "" and not (tmp_path / "sizes.csv").exists()
 
 
 def test_what_cannot_run_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
