@@ -1,4 +1,4 @@
-"""Everything that steps: Atari, Meta-World, MinAtar, classic environments and memory tasks, under hashed protocols."""
+"""Everything that steps, under hashed protocols: Atari, Meta-World, MinAtar, several games, classic, memory tasks."""
 
 from typing import Annotated
 
@@ -10,9 +10,11 @@ from envs.classic.config import ClassicConfig
 from envs.memory_tasks.config import MemoryTasksConfig
 from envs.metaworld.config import MetaworldConfig
 from envs.minatar.config import MinatarConfig
+from envs.several.config import GamesConfig
 
 EnvConfig = Annotated[
-    AtariConfig | MetaworldConfig | MinatarConfig | ClassicConfig | MemoryTasksConfig, Field(discriminator="name")
+    AtariConfig | MetaworldConfig | MinatarConfig | ClassicConfig | MemoryTasksConfig | GamesConfig,
+    Field(discriminator="name"),
 ]
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "ClassicConfig",
     "EnvConfig",
     "EpisodeSpec",
+    "GamesConfig",
     "MemoryTasksConfig",
     "MetaworldConfig",
     "MinatarConfig",

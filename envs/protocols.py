@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +18,11 @@ from envs.base import EpisodeSpec, Strict, package_versions
 
 MAX_SEED = 2**31 - 1  # prime, and the largest seed the emulator's int32 takes
 
-_ELSEWHERE = {"MetaworldProtocol": "envs.metaworld.protocol", "ClassicProtocol": "envs.classic.config"}
+_ELSEWHERE = {
+    "MetaworldProtocol": "envs.metaworld.protocol",
+    "ClassicProtocol": "envs.classic.config",
+    "GamesProtocol": "envs.several.protocol",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -104,6 +109,16 @@ class Protocol(Strict):
         """
         seeds = derive_seeds(seed, self.num_episodes)
         return [EpisodeSpec(index=index, seed=each, task=self.env_name) for index, each in enumerate(seeds)]
+
+    def parts(self, specs: Sequence[EpisodeSpec]) -> list[tuple[Protocol, list[EpisodeSpec]]]:
+        """Gives the rules under which episodes are played, each with its own in their order; here one for all.
+
+        A protocol over several games, each of which needs an env of its own, has several (``GamesProtocol``).
+
+        Args:
+            specs: some of the protocol's episodes, in its order.
+        """
+        return [(self, list(specs))]
 
     def describe(self) -> dict[str, Any]:
         """Gives every field and what follows from them, ready for JSON or a table."""

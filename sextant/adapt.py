@@ -120,16 +120,28 @@ def env_of_task(env: dict[str, Any], task: str) -> dict[str, Any]:
     """Gives an env config, as plain data, that plays one task only.
 
     A task of a Meta-World benchmark is played by itself, with as much of the goal to be seen, and with its own 50 goals
-    instead of those that the benchmark draws for all its tasks in turn.
+    instead of those that the benchmark draws for all its tasks in turn. One game of several keeps their spaces.
     """
     from envs.metaworld.tasks import is_meta_learning
 
+    if env["name"] == "games":
+        return _game_alone(env, task)
     narrowed = {**env, _TASK_KEY[env["name"]]: task}
     if env["name"] == "metaworld" and env["task"] is None:
         visible = env["goal_visible"]
         shown = not is_meta_learning(env["benchmark"]) if visible is None else visible
         narrowed |= {"benchmark": "single", "goal_visible": shown, "evaluation_split": None}
     return narrowed
+
+
+def _game_alone(env: dict[str, Any], task: str) -> dict[str, Any]:
+    """Gives the config of one game as it is among several; it need not be one of them."""
+    from envs import GamesConfig
+
+    try:
+        return GamesConfig.model_validate(env).game_config(task).model_dump(mode="json")
+    except ValueError as error:
+        raise ConfigError(f"{task} is not a game that env.suite={env['suite']} has: {error}") from error
 
 
 def _task_groups(config: AdaptConfig) -> list[tuple[str, ...] | None]:

@@ -325,7 +325,7 @@ def _env_describe(options: argparse.Namespace) -> int:
     from sextant.config import compose_train_config
     from sextant.describe import env_text
 
-    print(env_text(compose_train_config(options.overrides)))
+    print(env_text(compose_train_config(options.overrides, lenient=True)))
     return 0
 
 

@@ -131,9 +131,14 @@ def make_plan(
         source: who acts, for the episodes; None for the policy's name.
         env_steps: training of that agent (unit: env steps).
     Raises:
-        ConfigError: if the env has no such split, or no goals to hide or show.
+        ConfigError: if the env has no such split, no goals to hide or show, or is several games.
     """
     env: Any = config.env if train_config is None else train_config.env
+    if env.name == "games":
+        raise ConfigError(
+            f"env=games is for evaluation alone: collect each game by itself, with env={env.suite} env.game=NAME "
+            + " ".join(f"env.{name}={str(value).lower()}" for name, value in env.shared_spaces.items())
+        )
     if env.name != "metaworld" and (config.store_goal is not None or config.split != "train" or config.first_goal):
         raise ConfigError(f"store_goal, split and first_goal are for Meta-World, the run's env is {env.env_id}")
     if env.name == "metaworld":

@@ -178,7 +178,7 @@ def group_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     env = {
         key: value
         for key, value in config["env"].items()
-        if key not in ("game", "task", "id", "benchmark", "num_threads", "workers", "max_simulators")
+        if key not in ("game", "games", "task", "id", "benchmark", "num_threads", "workers", "max_simulators")
         and not key.startswith("evaluation_")
     }
     budget = {key: config["trainer"][key] for key in BUDGET_KEYS if key in config["trainer"]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from agents import AgentConfig
-from envs import AtariConfig, EnvConfig, MemoryTasksConfig, MetaworldConfig, MinatarConfig
+from envs import AtariConfig, EnvConfig, GamesConfig, MemoryTasksConfig, MetaworldConfig, MinatarConfig
 from trainers.config import TrainerConfig, env_steps_per_training_step
 from trainers.offline_config import OfflineTrainerConfig
 
@@ -37,7 +37,7 @@ ACTIONS_OF_AGENT: dict[str, Actions] = {
 
 def spaces_of(env: EnvConfig) -> tuple[Observations, Actions] | None:
     """Gives the kinds of an environment's observations and actions, or None where they are not known beforehand."""
-    if isinstance(env, AtariConfig | MinatarConfig):
+    if isinstance(env, AtariConfig | MinatarConfig | GamesConfig):
         return "images", "discrete"
     if isinstance(env, MetaworldConfig):
         return "vectors", "box"
@@ -60,6 +60,12 @@ def contradictions(agent: AgentConfig, env: EnvConfig, trainer: TrainerConfig | 
         found += _agent_against_spaces(agent, env, *spaces)
     if isinstance(trainer, OfflineTrainerConfig):
         return found + _agent_against_offline_training(agent, trainer)
+    if isinstance(env, GamesConfig):
+        return [
+            *found,
+            "env=games is for evaluation alone: use trainer=offline trainer.data=[...] with data of each game, or "
+            f"env={env.suite} env.game={env.games[0]} to play one",
+        ]
     if agent.kind == "offline":
         found.append(f"agent={agent.name} learns from data, not from playing: use trainer=offline trainer.data=[...]")
     if agent.kind == "off_policy":
@@ -92,6 +98,10 @@ def _fitting_agents(agent: Any, actions: Actions) -> str:
     return "sac or ppo" if actions == "box" else "dqn or ppo"
 
 
+def _is_minatar(env: EnvConfig) -> bool:
+    return isinstance(env, MinatarConfig) or (isinstance(env, GamesConfig) and env.suite == "minatar")
+
+
 def _agent_against_spaces(agent: Any, env: EnvConfig, observations: Observations, actions: Actions) -> list[str]:
     found = []
     needed = ACTIONS_OF_AGENT.get(agent.name)
@@ -108,10 +118,10 @@ def _agent_against_spaces(agent: Any, env: EnvConfig, observations: Observations
     if observations == "images" and network == "mlp":
         found.append(
             f"agent.network.kind=mlp reads vectors, but {env.env_id} gives images: use agent.network.kind="
-            + ("minatar_cnn" if isinstance(env, MinatarConfig) else "nature_cnn")
+            + ("minatar_cnn" if _is_minatar(env) else "nature_cnn")
         )
     replay = getattr(agent, "replay", None)
-    if isinstance(env, MinatarConfig) and replay is not None and replay.frames == "single":
+    if _is_minatar(env) and replay is not None and replay.frames == "single":
         found.append(
             f"agent.replay.frames=single needs stacked images, but {env.env_id} gives a channel per kind of object: "
             "use auto or full"

@@ -6,12 +6,14 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from envs import GamesConfig
 from envs.atari.games import game_names
 from envs.atari.presets import ATARI_PRESETS
 from envs.classic.config import OURS, USUAL
 from envs.memory_tasks.config import TASKS as MEMORY_TASKS
 from envs.metaworld.tasks import ALL_TASKS, BENCHMARKS
 from envs.minatar.config import GAMES as MINATAR_GAMES
+from sextant.compatibility import contradictions
 
 if TYPE_CHECKING:
     from sextant.config import TrainConfig
@@ -29,6 +31,10 @@ def env_list_text() -> str:
             _section(f"Meta-World, {len(tasks)} tasks: env=metaworld env.task=NAME", tasks),
             _section("Meta-World benchmarks: env.benchmark=NAME", ["single", "MT1", "ML1", *BENCHMARKS]),
             _section(f"MinAtar, {len(MINATAR_GAMES)} games: env=minatar env.game=NAME", MINATAR_GAMES),
+            _section(
+                "Several games at once, to evaluate what was learned offline: env=games env.games=[A,B,...]",
+                ["env.suite=atari", "env.suite=minatar"],
+            ),
             _section(f"Memory tasks, {len(MEMORY_TASKS)}: env=memory_tasks env.task=NAME", MEMORY_TASKS),
             _section("Classic: env=classic env.id=NAME (or any registered gymnasium id)", [*USUAL, *OURS]),
         ]
@@ -46,7 +52,8 @@ def env_description(config: TrainConfig) -> dict[str, Any]:
     """Gives everything that is fixed about an env once it is built: rules, spaces, bytes of the agent's replay.
 
     Args:
-        config: a training config; one env of it is built and closed.
+        config: a training config; one env of it is built and closed. Its agent need not be able to play in it: then
+            there is no replay.
     """
     env_config: Any = config.env  # a union whose members each take their own protocol class
     env = env_config.make_single_env(env_config.training_protocol())
@@ -56,6 +63,8 @@ def env_description(config: TrainConfig) -> dict[str, Any]:
     description["spaces"] = {"observation": str(observation_space), "action": str(action_space)}
     if (
         config.agent.kind == "off_policy"
+        and not isinstance(config.env, GamesConfig)
+        and not contradictions(config.agent, config.env, config.trainer)
         and observation_space.shape is not None
         and observation_space.dtype is not None
     ):

@@ -225,8 +225,8 @@ class _Job:
     num_envs: int
     console: Console
 
-    def make_env(self, num_envs: int) -> Any:
-        return _untyped(self.config.env).make_evaluation_env(self.protocol, num_envs)
+    def make_env(self, rules: Protocol, num_envs: int) -> Any:
+        return _untyped(self.config.env).make_evaluation_env(rules, num_envs)
 
     def variants(self, agent: Agent, name: str, env_steps: int, ways: Sequence[Variant]) -> list[Result]:
         """Plays the episodes once for each way to act; with several returns asked for, also draws the sweep."""
@@ -300,7 +300,7 @@ class _Job:
         try:
             films = film_episodes(
                 agent,
-                lambda: _untyped(self.config.env).make_single_env(self.protocol, render_mode="rgb_array"),
+                lambda rules: _untyped(self.config.env).make_single_env(rules, render_mode="rgb_array"),
                 self.protocol,
                 self.run_dir / "videos",
                 seed=self.seed,

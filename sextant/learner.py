@@ -62,6 +62,9 @@ class OnlineParts:
         agent, self.replay = build_learner(config, self.venv, seeds, say)
         return agent
 
+    def restrict_actions(self, agent: Agent) -> None:
+        """Does nothing: what learns by playing has learned which actions do something."""
+
     def record(self) -> dict[str, Any]:
         """Gives what ``provenance.json`` is to say of the parts: nothing."""
         return {}

@@ -83,6 +83,20 @@ class OfflineParts:
             _show_prompts(agent, self.opened.trajectories, num_steps, seeds)
         return agent
 
+    def restrict_actions(self, agent: Any) -> None:
+        """Lets a sequence model have a game's own actions only, where the env tells which of all actions these are.
+
+        Args:
+            agent: with the weights it starts from; its table, part of them, is changed.
+        """
+        env: Any = self.config.env
+        if self.summary is None or not hasattr(env, "action_sets"):
+            return
+        restricts = agent.config.acting.restrict_actions
+        for task, actions in env.action_sets().items():
+            if task in self.summary.tasks:
+                agent.restrict_actions(task, actions if restricts else range(agent.action_space.n))
+
     def record(self) -> dict[str, Any]:
         """Writes the summary, where there is one; gives what ``provenance.json`` is to say: the digests of the data."""
         from trainers.run_log import write_atomically

@@ -151,6 +151,7 @@ def _train(config: TrainConfig, run_dir: Path, world: World, *, fresh: bool) -> 
             agent = parts.build(config, seeds, say)
             if newest is None:
                 start_from_base(config, agent, run_dir if world.is_main else None, say)
+                parts.restrict_actions(agent)
         except (ReplayTooLarge, ConfigError):
             raise
         except ValueError as error:

@@ -57,7 +57,7 @@ class TrainingEvaluator:
         config = self.config
         records = evaluate(
             self.agent,
-            lambda num_envs: self.env.make_evaluation_env(self.protocol, num_envs),
+            self.env.make_evaluation_env,
             self.protocol,
             seed=EVALUATION_SEED,
             run=run_name(self.run_dir),
@@ -80,8 +80,8 @@ class TrainingEvaluator:
         shown = ("return_mean", "return_std", "length_mean", "human_normalised", "success_rate")
         metrics = {f"eval/{name}": summary[name] for name in shown if summary.get(name) is not None}
         if config.trainer.name == "offline":
-            metrics |= per_task_success(summary)
-        return Evaluation(score=metrics.get("eval/success_rate", metrics["eval/return_mean"]), metrics=metrics)
+            metrics |= per_task_metrics(summary)
+        return Evaluation(score=score_of(summary), metrics=metrics)
 
     def _film(self, env_steps: int) -> None:
         """Films the first episodes where the config asks for it: mp4 under ``videos/``, and an image in TensorBoard."""
@@ -103,7 +103,7 @@ class TrainingEvaluator:
         config = self.config
         return film_episodes(
             self.agent,
-            lambda: self.env.make_single_env(self.protocol, render_mode="rgb_array"),
+            lambda rules: self.env.make_single_env(rules, render_mode="rgb_array"),
             self.protocol,
             self.run_dir / "videos",
             seed=EVALUATION_SEED,
@@ -112,10 +112,31 @@ class TrainingEvaluator:
         )
 
 
-def per_task_success(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Gives the success rate at any step of every task, where there are several and the env knows success."""
-    return {
-        f"eval/success/{task}": part["success_rate"]
-        for task, part in summary.get("tasks", {}).items()
-        if "success_rate" in part
-    }
+def per_task_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Gives every task's success rate at any step, or its mean raw return where the env knows no success.
+
+    Args:
+        summary: of an evaluation; nothing comes of one of a single task.
+    """
+    metrics = {}
+    for task, part in summary.get("tasks", {}).items():
+        if "success_rate" in part:
+            metrics[f"eval/success/{task}"] = part["success_rate"]
+        else:
+            metrics[f"eval/return/{task}"] = part["return_mean"]
+    return metrics
+
+
+def score_of(summary: Mapping[str, Any]) -> float:
+    """Gives the number by which checkpoints of a run are ranked.
+
+    Args:
+        summary: of an evaluation.
+
+    Returns:
+        the success rate where the env knows success; of several games with references the human-normalised score, for
+        points of different games do not add up; else the mean raw return.
+    """
+    if "success_rate" in summary:
+        return float(summary["success_rate"])
+    return float(summary["human_normalised" if {"tasks", "human_normalised"} <= summary.keys() else "return_mean"])

@@ -65,13 +65,13 @@ def test_agent_preset_composes_and_survives_a_round_trip(agent, tmp_path):
 
 @pytest.mark.parametrize("env", ENVS)
 def test_env_preset_suits_some_agent(env):
-    def composes(agent: str) -> bool:
+    def composes(agent: str, *trainer: str) -> bool:
         try:
-            return isinstance(compose_train_config([f"agent={agent}", f"env={env}"]), TrainConfig)
+            return isinstance(compose_train_config([f"agent={agent}", f"env={env}", *trainer]), TrainConfig)
         except ValueError:
             return False
 
-    assert any(composes(agent) for agent in AGENTS)
+    assert any(composes(agent) or composes(agent, "trainer=offline", "trainer.data=[x]") for agent in AGENTS)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -40,11 +40,13 @@ __all__ = [
 ]
 
 Observer = Callable[[EpisodeRecord], None]
+MakeEnv = Callable[[Any, int], "VectorEnv"]
+"""From the rules of some episodes (a protocol, of the class that the env knows) and a number to that many envs."""
 
 
 def evaluate(
     agent: Agent,
-    make_env: Callable[[int], VectorEnv],
+    make_env: MakeEnv,
     protocol: Protocol,
     *,
     seed: int,
@@ -64,7 +66,8 @@ def evaluate(
 
     Args:
         agent: acts with ``explore=False`` under a greedy protocol, with ``explore=True`` under a sampled one.
-        make_env: makes an evaluation env of that many copies; closed here.
+        make_env: makes an evaluation env of that many copies under the rules given, those of the protocol or one of
+            its parts; closed here. A config's ``make_evaluation_env`` is one.
         protocol: what is played, its policy mode and its epsilon (drawn here, per episode).
         seed: of the episode list; independent of the run's seed.
         run: name written into the records.
@@ -82,11 +85,11 @@ def evaluate(
     """
     specs = select_episodes(protocol.episodes(seed), num_episodes)
     who = {"run": run, "seed": run_seed, "checkpoint_step": checkpoint_env_steps}
-    return _play(agent, make_env, protocol, specs, protocol.evaluation_epsilon, seed, who, num_envs, observer)
+    return _play(agent, make_env, protocol, specs, seed, who, num_envs, observer)
 
 
 def evaluate_random(
-    make_env: Callable[[int], VectorEnv],
+    make_env: MakeEnv,
     protocol: Protocol,
     *,
     seed: int,
@@ -101,7 +104,7 @@ def evaluate_random(
     """
     specs = select_episodes(protocol.episodes(seed), num_episodes)
     who = {"run": "random", "seed": seed, "checkpoint_step": 0}
-    return _play(None, make_env, protocol, specs, 1.0, seed, who, num_envs, observer)
+    return _play(None, make_env, protocol, specs, seed, who, num_envs, observer)
 
 
 class _Queues:
@@ -135,12 +138,9 @@ class _Episode:
             if self.success_last and self.first_success is None:
                 self.first_success = self.length
 
-    def record(self, protocol: Protocol, stop_reason: StopReason, who: dict[str, Any]) -> EpisodeRecord:
+    def record(self, stop_reason: StopReason, facts: dict[str, Any]) -> EpisodeRecord:
         return EpisodeRecord(
-            **who,
-            protocol_id=protocol.id,
-            protocol_hash=protocol.hash,
-            env_id=protocol.env_name,
+            **facts,
             task=self.spec.task,
             goal_index=self.spec.goal_index,
             raw_return=self.raw_return,
@@ -154,23 +154,28 @@ class _Episode:
 
 def _play(
     agent: Agent | None,
-    make_env: Callable[[int], VectorEnv],
+    make_env: MakeEnv,
     protocol: Protocol,
     specs: list[EpisodeSpec],
-    epsilon: float,
     seed: int,
     who: dict[str, Any],
     num_envs: int,
     observer: Observer | None,
 ) -> list[EpisodeRecord]:
+    """Plays the episodes part by part; random actions alone where there is no agent."""
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    facts = {**who, "protocol_id": protocol.id, "protocol_hash": protocol.hash, "env_id": protocol.env_name}
+    records: list[EpisodeRecord] = []
     with evaluation_mode(agent, seed):
-        env = make_env(min(num_envs, len(specs)))
-        try:
-            return _Rollout(agent, env, protocol, specs, epsilon).run(who, observer)
-        finally:
-            env.close()
+        for rules, own_specs in protocol.parts(specs):
+            env = make_env(rules, min(num_envs, len(own_specs)))
+            try:
+                epsilon = 1.0 if agent is None else rules.evaluation_epsilon
+                records += _Rollout(agent, env, rules, own_specs, epsilon).run(facts, observer)
+            finally:
+                env.close()
+    return records
 
 
 class _Rollout:
@@ -185,14 +190,14 @@ class _Rollout:
         self.obs_N: np.ndarray = np.empty(0)
         self.state: Any = agent.initial_state(env.num_envs) if agent is not None else None
 
-    def run(self, who: dict[str, Any], observer: Observer | None) -> list[EpisodeRecord]:
+    def run(self, facts: dict[str, Any], observer: Observer | None) -> list[EpisodeRecord]:
         records: list[EpisodeRecord | None] = [None] * len(self.specs)
         self.begin(list(range(self.env.num_envs)))
         while self.open:
             ended = self.step()
             for env_id, reason in ended.items():
                 episode = self.open.pop(env_id)
-                records[episode.position] = record = episode.record(self.protocol, reason, who)
+                records[episode.position] = record = episode.record(reason, facts)
                 if observer is not None:
                     observer(record)
             if ended:

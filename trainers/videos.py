@@ -56,7 +56,7 @@ class Film:
 
 def film_episodes(
     agent: Agent,
-    make_single_env: Callable[[], gymnasium.Env[Any, Any]],
+    make_single_env: Callable[[Any], gymnasium.Env[Any, Any]],
     protocol: Protocol,
     directory: Path,
     *,
@@ -73,7 +73,8 @@ def film_episodes(
 
     Args:
         agent: acts as in :func:`trainers.evaluation.evaluate`.
-        make_single_env: makes the env with ``render_mode="rgb_array"``; closed here.
+        make_single_env: makes the env of a protocol, or of a part of one, with ``render_mode="rgb_array"``; closed
+            here.
         protocol: gives episodes, policy mode, epsilon and step guard.
         directory: where the mp4 files go; made if missing.
         seed: of the episode list.
@@ -92,12 +93,13 @@ def film_episodes(
     films = []
     directory.mkdir(parents=True, exist_ok=True)
     with evaluation_mode(agent, seed):
-        env = make_single_env()
-        try:
-            for spec in select_episodes(protocol.episodes(seed), count):
-                films.append(_film(agent, env, protocol, spec, directory / f"{env_steps:09d}-{name}", max_frames))
-        finally:
-            env.close()
+        for rules, specs in protocol.parts(select_episodes(protocol.episodes(seed), count)):
+            env = make_single_env(rules)
+            try:
+                for spec in specs:
+                    films.append(_film(agent, env, rules, spec, directory / f"{env_steps:09d}-{name}", max_frames))
+            finally:
+                env.close()
     return films
 
 

@@ -228,6 +228,11 @@ class ActingConfig(Strict):
         "last multiple of context_length, the memory being written at its end; auto: as in training.",
     )
     target: TargetConfig = Field(QuantileTargetConfig(), description="Return asked for.")
+    restrict_actions: bool = Field(
+        True,
+        description="Whether actions that a game lacks become NOOP in play, where the env has all actions of its suite "
+        "(full_action_space) and tells which ones the game uses. Source: google-research/multi_game_dt.",
+    )
     memory_use: Literal["carried", "reset", "zeroed_read", "shuffled"] = Field(
         "carried",
         description="What is made of the memory when acting. carried: as in training; the others are ablations: reset "

@@ -123,6 +123,12 @@ class AtariConfig(Strict):
 
         return AtariSingle(protocol, render_mode=render_mode)
 
+    def action_sets(self) -> dict[str, tuple[int, ...]]:
+        """Gives the game's minimal actions under its name, as indices into all 18; nothing without these."""
+        from envs.atari.single import minimal_actions
+
+        return {self.game: minimal_actions(self.game)} if self.training_protocol().full_action_space else {}
+
     def describe(self) -> dict[str, Any]:
         """Gives the resolved rules of training and evaluation, ready for JSON or a table."""
         return {

@@ -6,6 +6,7 @@ numbers are those of training and evaluation bit for bit, and OpenCV is not need
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import gymnasium
@@ -14,8 +15,28 @@ from ale_py import Action, ALEInterface, LoggerMode, roms
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from envs.atari.games import normalise_game
 from envs.atari.vector import AtariVector
 from envs.protocols import MAX_SEED, AtariProtocol
+
+
+@functools.cache
+def minimal_actions(game: str) -> tuple[int, ...]:
+    """Gives the actions that do something in a game, and NOOP, as indices into the full set of 18.
+
+    Args:
+        game: short name.
+
+    Raises:
+        ValueError: if ale-py has no such game.
+    """
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    rom = roms.get_rom_path(normalise_game(game))
+    assert rom is not None  # a known game has one
+    ale = ALEInterface()
+    ale.loadROM(rom)
+    every = ale.getLegalActionSet()
+    return tuple(sorted({every.index(Action.NOOP), *(every.index(action) for action in ale.getMinimalActionSet())}))
 
 
 class AtariScreen:

@@ -10,7 +10,7 @@ import importlib.util
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from envs.base import Strict, nearest
 from envs.protocols import Protocol
@@ -29,7 +29,10 @@ PREFIX = "minatar-"
 HORIZON = 5_000
 """Agent steps until truncation unless asked otherwise: twice Freeway's own limit, the only one a game has."""
 
-_RULES = ("sticky_prob", "difficulty_ramping", "full_action_space")
+MOST_CHANNELS = 10
+"""Channels of Seaquest, the game with most (a test compares them with the package)."""
+
+_RULES = ("sticky_prob", "difficulty_ramping", "full_action_space", "all_channels")
 _IN_PROTOCOL = {"max_episode_steps": "horizon", "evaluation_episodes": "num_episodes"}
 
 
@@ -47,6 +50,18 @@ def normalise_game(name: str) -> str:
     return game
 
 
+def playable_game(name: str) -> str:
+    """Gives the package's own name of a game, as :func:`normalise_game`.
+
+    Raises:
+        ValueError: if there is no such game, or the package is not installed.
+    """
+    game = normalise_game(name)
+    if importlib.util.find_spec("minatar") is None:
+        raise ValueError("MinAtar games need the package minatar: pip install -e '.[minatar]'")
+    return game
+
+
 class MinatarProtocol(Protocol):
     """The rules of one MinAtar game and of its evaluation, frozen and hashed."""
 
@@ -58,6 +73,17 @@ class MinatarProtocol(Protocol):
     difficulty_ramping: bool = Field(description="enemies get faster as an episode goes on, in the games that have it")
     full_action_space: bool = Field(description="all 6 actions instead of the game's minimal set")
     horizon: int = Field(ge=1, description="agent steps until an episode is truncated")
+    all_channels: bool = Field(
+        default=False, description="observations have the channels of the game with most; those it lacks are zeros"
+    )
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves ``all_channels`` out where it is false: hashes are those from before there was such a rule."""
+        data: dict[str, Any] = serialize(self)
+        if not self.all_channels:
+            del data["all_channels"]
+        return data
 
     @property
     def game(self) -> str:
@@ -95,6 +121,11 @@ class MinatarConfig(Strict):
         default=False,
         description="all 6 actions, as in the package's -v0 ids, instead of the game's minimal set, as in its -v1 ids",
     )
+    all_channels: bool = Field(
+        default=False,
+        description=f"observations of {MOST_CHANNELS} channels, as many as Seaquest's, in every game; those it lacks "
+        "are zeros. With full_action_space=true all games have equal spaces, as a model of several games needs",
+    )
     max_episode_steps: int = Field(
         default=HORIZON,
         ge=1,
@@ -108,10 +139,7 @@ class MinatarConfig(Strict):
     @field_validator("game")
     @classmethod
     def _known_game(cls, value: str) -> str:
-        game = normalise_game(value)
-        if importlib.util.find_spec("minatar") is None:
-            raise ValueError("MinAtar games need the package minatar: pip install -e '.[minatar]'")
-        return game
+        return playable_game(value)
 
     @property
     def env_id(self) -> str:
@@ -158,6 +186,12 @@ class MinatarConfig(Strict):
         from envs.minatar.envs import MinatarEnv
 
         return MinatarEnv(protocol, render_mode)
+
+    def action_sets(self) -> dict[str, tuple[int, ...]]:
+        """Gives the game's minimal actions under its task's name, as indices into all 6; nothing without these."""
+        from envs.minatar.envs import minimal_actions
+
+        return {self.env_id: minimal_actions(self.game)} if self.full_action_space else {}
 
     def describe(self) -> dict[str, Any]:
         """Gives the training and evaluation protocols in full."""

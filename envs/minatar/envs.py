@@ -4,7 +4,7 @@ The game classes are taken from the package's files one by one: importing the pa
 seaborn, which only its own window needs. What the package's ``Environment`` adds to a game, sticky actions and the
 seed, is here.
 
-Legend: C channels of a game (4 to 10).
+Legend: C channels of a game (4 to 10; with ``all_channels`` always 10).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
-from envs.minatar.config import MinatarProtocol
+from envs.minatar.config import MOST_CHANNELS, MinatarProtocol
 from envs.tianshou_vector import GymVectorEnv
 
 Obs = NDArray[np.uint8]
@@ -53,6 +53,16 @@ def game_class(game: str) -> Any:
     return module.Env
 
 
+@functools.cache
+def minimal_actions(game: str) -> tuple[int, ...]:
+    """Gives the actions that do something in a game, no-op among them, as indices into the full set.
+
+    Args:
+        game: the package's own name of it.
+    """
+    return tuple(int(action) for action in game_class(game)(ramping=True).minimal_action_set())
+
+
 class MinatarEnv(gymnasium.Env[Obs, np.int64]):
     """One game. Observations are uint8 (C, 10, 10): 255 where the channel's object is, 0 elsewhere.
 
@@ -75,8 +85,9 @@ class MinatarEnv(gymnasium.Env[Obs, np.int64]):
         self._game = game_class(protocol.game)(ramping=protocol.difficulty_ramping)
         self._random: np.random.RandomState = self._game.random
         self._actions = range(NUM_ACTIONS) if protocol.full_action_space else self._game.minimal_action_set()
-        height, width, channels = self._game.state_shape()
-        self.observation_space = Box(0, 255, (channels, height, width), np.uint8)
+        height, width, self._channels = self._game.state_shape()
+        self._shape = (MOST_CHANNELS if protocol.all_channels else self._channels, height, width)
+        self.observation_space = Box(0, 255, self._shape, np.uint8)
         self.action_space = Discrete(len(self._actions))
         self._previous_action = self._elapsed = 0
 
@@ -116,7 +127,9 @@ class MinatarEnv(gymnasium.Env[Obs, np.int64]):
 
     def _observe(self) -> Obs:
         state: NDArray[np.bool_] = self._game.state()
-        return np.multiply(state.transpose(2, 0, 1), np.uint8(255), order="C")
+        obs = np.zeros(self._shape, np.uint8)
+        np.multiply(state.transpose(2, 0, 1), np.uint8(255), out=obs[: self._channels])
+        return obs
 
 
 @functools.cache

@@ -28,7 +28,7 @@ def random_score(*overrides: str) -> float:
     env: Any = config.env
     protocol = env.evaluation_protocol()
     records = evaluate_random(
-        lambda num_envs: env.make_evaluation_env(protocol, num_envs),
+        env.make_evaluation_env,
         protocol,
         seed=10_007,
         num_envs=4,

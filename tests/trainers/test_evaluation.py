@@ -35,6 +35,9 @@ class FakeProtocol:
     def episodes(self, seed: int) -> list[EpisodeSpec]:
         return [EpisodeSpec(spec.index, spec.seed + 1000 * seed, spec.task, spec.goal_index) for spec in self.specs]
 
+    def parts(self, specs: Sequence[EpisodeSpec]) -> list[tuple[FakeProtocol, list[EpisodeSpec]]]:
+        return [(self, list(specs))]
+
 
 def disturb_global_rngs() -> float:
     """Draws from every global generator; gives torch's number."""
@@ -156,7 +159,7 @@ def run(
     player: Any = agent or FakeAgent()
     rules: Any = protocol
 
-    def make_env(count: int) -> Any:
+    def make_env(rules: Any, count: int) -> Any:
         made.append(FakeVectorEnv(count, **env))
         return made[-1]
 
@@ -273,7 +276,7 @@ def test_epsilon_is_a_probability_per_step() -> None:
 def test_the_random_baseline_plays_the_same_episodes_and_asks_no_agent() -> None:
     protocol: Any = FakeProtocol(goals(5))
     made = [FakeVectorEnv(count, solved=[2]) for count in (1, 4)]
-    makers: list[Any] = [lambda _: made[0], lambda _: made[1]]
+    makers: list[Any] = [lambda *_: made[0], lambda *_: made[1]]
     first, second = (
         evaluate_random(make, protocol, seed=0, num_envs=n) for make, n in zip(makers, (1, 4), strict=True)
     )
@@ -309,8 +312,53 @@ def test_the_env_is_closed_and_modes_put_back_after_an_error() -> None:
 def run_with(agent: Any, env: Any) -> list[EpisodeRecord]:
     protocol: Any = FakeProtocol(goals(2))
     return evaluate(
-        agent, lambda _: env, protocol, seed=0, run="r", run_seed=0, checkpoint_env_steps=0, num_envs=env.num_envs
+        agent, lambda *_: env, protocol, seed=0, run="r", run_seed=0, checkpoint_env_steps=0, num_envs=env.num_envs
     )
+
+
+class TwoParts(FakeProtocol):
+    """Its tasks need an env each; the second has random actions of its own, and a shorter cap."""
+
+    def parts(self, specs: Sequence[EpisodeSpec]) -> list[tuple[FakeProtocol, list[EpisodeSpec]]]:
+        first, second = FakeProtocol([], hash="a"), FakeProtocol([], hash="b", evaluation_epsilon=1.0)
+        second.max_episode_steps = 4
+        return [(first, [s for s in specs if s.task == "one"]), (second, [s for s in specs if s.task == "two"])]
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 5])
+def test_every_part_is_played_in_an_env_of_its_own(num_envs: int) -> None:
+    made: list[tuple[Any, FakeVectorEnv]] = []
+
+    def make_env(rules: Any, count: int) -> Any:
+        assert all(env.closed for _, env in made), "one env at a time"
+        made.append((rules.hash, FakeVectorEnv(count)))
+        return made[-1][1]
+
+    specs = [EpisodeSpec(i, 100 + i, "one" if i < 3 else "two", i) for i in range(5)]
+    protocol, agent = TwoParts(specs), FakeAgent()
+    seen: list[EpisodeRecord] = []
+    records = evaluate(
+        agent,  # type: ignore[arg-type]
+        make_env,
+        protocol,  # type: ignore[arg-type]
+        seed=0,
+        run="r",
+        run_seed=0,
+        checkpoint_env_steps=0,
+        num_envs=num_envs,
+        observer=seen.append,
+    )
+    assert [(name, env.num_envs) for name, env in made] == [("a", min(num_envs, 3)), ("b", min(num_envs, 2))]
+    assert [(record.task, record.goal_index, record.length) for record in records] == [
+        *[("one", goal, 10) for goal in range(3)],
+        *[("two", goal, 4) for goal in (3, 4)],
+    ]
+    assert {(record.protocol_id, record.protocol_hash, record.env_id) for record in records} == {
+        ("fake", "0123456789ab", "fake")
+    }
+    assert sorted(seen, key=records.index) == records and made[-1][1].closed
+    assert {action for actions in made[0][1].actions.values() for action in actions} == {1}
+    assert {action for actions in made[1][1].actions.values() for action in actions} > {1}
 
 
 def test_a_sampled_protocol_asks_the_agent_to_sample() -> None:
@@ -324,7 +372,7 @@ def test_the_observer_sees_every_record_as_it_ends() -> None:
     seen: list[int | None] = []
     protocol: Any = FakeProtocol(goals(4))
     evaluate_random(
-        lambda count: FakeVectorEnv(count, solved=[3]),  # type: ignore[arg-type,return-value]
+        lambda _, count: FakeVectorEnv(count, solved=[3]),  # type: ignore[arg-type,return-value]
         protocol,
         seed=0,
         num_envs=4,

@@ -42,8 +42,8 @@ RULES = Rules(id="hooks", env_name="hooks")
 class Games(VectorEnv):
     """Observation: (goal, step). Raw reward: 10 * goal + step; the learner gets its sign."""
 
-    def __init__(self, num_envs: int) -> None:
-        super().__init__(num_envs, SPACE, ACTIONS, RULES)
+    def __init__(self, rules: Any, num_envs: int) -> None:
+        super().__init__(num_envs, SPACE, ACTIONS, rules)
         self.goal = np.zeros(num_envs, np.int64)
         self.time = np.zeros(num_envs, np.int64)
         self.length = np.zeros(num_envs, np.int64)
@@ -82,15 +82,22 @@ class Games(VectorEnv):
 
 
 class Game(gymnasium.Env[np.ndarray, Any]):
-    """One game, for films."""
+    """One game, for films.
+
+    Args:
+        rules: of it.
+    """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium declares it so)
     observation_space, action_space = SPACE, ACTIONS
 
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        self.games = Games(1)
+        self.games = Games(self.rules, 1)
         obs, _ = self.games.reset(options={key: [value] for key, value in (options or {}).items()})
         return obs[0], {}
 

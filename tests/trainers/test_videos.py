@@ -55,6 +55,9 @@ class Protocol:
     def episodes(self, seed: int) -> list[EpisodeSpec]:
         return [EpisodeSpec(index, 10 + index, "clock") for index in range(3)]
 
+    def parts(self, specs: list[EpisodeSpec]) -> list[tuple[Any, list[EpisodeSpec]]]:
+        return [(self, specs)]
+
 
 class Agent:
     algorithm = torch.nn.Linear(1, 1)
@@ -113,7 +116,7 @@ def film(directory: Path, **changes: Any) -> tuple[list[Film], Clock]:
     protocol: Any = Protocol()
     agent: Any = Agent()
     options: dict[str, Any] = {"seed": 0, "count": 2, "env_steps": 500} | changes
-    return film_episodes(agent, lambda: env, protocol, directory, **options), env
+    return film_episodes(agent, lambda rules: env, protocol, directory, **options), env
 
 
 def test_films_are_mp4_files_of_the_first_episodes(tmp_path: Path) -> None:

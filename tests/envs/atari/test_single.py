@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
 from envs.atari import AtariConfig, atari_protocol
-from envs.atari.single import AtariSingle
+from envs.atari.single import AtariSingle, minimal_actions
 from envs.atari.vector import AtariVector
 from envs.base import EpisodeSpec
 
@@ -137,6 +137,22 @@ def test_gymnasiums_own_wrappers_give_the_same_frames() -> None:
                 np.testing.assert_array_equal(ours.reset()[0], plain.reset()[0])
         ours.close()
         plain.close()
+
+
+@pytest.mark.parametrize("game", ["breakout", "pong", "freeway", "ms_pacman", "backgammon"])
+def test_minimal_actions_are_the_emulators_and_noop(game: str) -> None:
+    minimal, full = (AtariConfig.model_validate({"game": game, "full_action_space": full}) for full in (False, True))
+    env = AtariSingle(minimal.training_protocol(), render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env._screen is not None
+    assert set(minimal_actions(game)) == {0, *(action.value for action in env._screen._actions)}
+    assert minimal.action_sets() == {} and full.action_sets() == {game: minimal_actions(game)}
+    env.close()
+
+
+def test_a_game_that_ale_py_lacks_has_no_actions() -> None:
+    with pytest.raises(ValueError, match="unknown game 'pogn'"):
+        minimal_actions("pogn")
 
 
 def test_wrong_use_is_refused() -> None:

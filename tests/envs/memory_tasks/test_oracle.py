@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -246,8 +245,7 @@ def test_random_evaluation_is_at_chance_within_its_error() -> None:
     ):
         config = MemoryTasksConfig.model_validate({**settings, "evaluation_episodes": 1000})
         protocol = config.evaluation_protocol()
-        make = partial(config.make_evaluation_env, protocol)
-        records = evaluate_random(make, protocol, seed=1, num_envs=250)
+        records = evaluate_random(config.make_evaluation_env, protocol, seed=1, num_envs=250)
         returns = np.array([record.raw_return for record in records])
         chance = known_returns(protocol)["random"]
         assert abs(returns.mean() - chance) < 4 * returns.std() / 1000**0.5, settings

@@ -93,3 +93,21 @@ def test_describe_is_complete() -> None:
     assert described["env_id"] == "minatar-freeway"
     fields = {key: value for key, value in described["evaluation"].items() if key in MinatarProtocol.model_fields}
     assert MinatarProtocol.model_validate(fields).hash == described["evaluation"]["hash"]
+
+
+@pytest.mark.parametrize(
+    ("role", "digest"), [("training_protocol", "4343add36f3f"), ("evaluation_protocol", "7d774bba2f16")]
+)
+def test_a_rule_that_is_not_used_leaves_the_hash_as_it_was(role: str, digest: str) -> None:
+    """Hashes of minatar 1.0.15 from before there was ``all_channels``."""
+    protocol = getattr(MinatarConfig(game="breakout"), role)()
+    assert protocol.model_copy(update={"versions": {"minatar": "1.0.15"}}).hash == digest
+    assert "all_channels" not in protocol.model_dump()
+    padded = getattr(MinatarConfig(game="breakout", all_channels=True), role)()
+    assert padded.hash != protocol.hash and padded.id.endswith("-1+all_channels")
+    assert MinatarProtocol.model_validate(padded.model_dump()) == padded
+
+
+def test_minimal_actions_are_told_where_there_are_others() -> None:
+    assert MinatarConfig(game="freeway").action_sets() == {}
+    assert MinatarConfig(game="freeway", full_action_space=True).action_sets() == {"minatar-freeway": (0, 2, 4)}

@@ -12,8 +12,8 @@ from gymnasium.spaces import Discrete
 from gymnasium.utils.env_checker import check_env
 
 from envs.base import EpisodeSpec
-from envs.minatar.config import GAMES, MinatarConfig
-from envs.minatar.envs import MinatarEnv, game_class
+from envs.minatar.config import GAMES, MOST_CHANNELS, MinatarConfig
+from envs.minatar.envs import MinatarEnv, game_class, minimal_actions
 from sextant.checkout import CHECKOUT
 
 CHANNELS_AND_MINIMAL = {
@@ -55,6 +55,30 @@ def test_spaces(game: str) -> None:
     assert num_actions(full) == 6 and list(full._actions) == list(range(6))
     obs, _ = env.reset(seed=0)
     assert obs.flags.c_contiguous and set(np.unique(obs)) == {0, 255}
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_all_channels_are_the_games_own_and_zeros(game: str) -> None:
+    own, padded = single(game), single(game, all_channels=True)
+    assert padded.observation_space.shape == (MOST_CHANNELS, 10, 10)
+    channels, minimal = CHANNELS_AND_MINIMAL[game]
+    actions = np.random.default_rng(0).integers(len(minimal), size=50)
+    pairs = [(own.reset(seed=1)[0], padded.reset(seed=1)[0])]
+    pairs += [(own.step(action)[0], padded.step(action)[0]) for action in actions]
+    for plain, wide in pairs:
+        assert wide.flags.c_contiguous and wide.flags.owndata and padded.observation_space.contains(wide)
+        np.testing.assert_array_equal(wide[:channels], plain)
+        assert not wide[channels:].any()
+
+
+def test_seaquest_has_the_most_channels() -> None:
+    channels = {game: game_class(game)(ramping=True).state_shape()[-1] for game in GAMES}
+    assert max(channels.values()) == MOST_CHANNELS == channels["seaquest"]
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_minimal_actions_are_the_packages(game: str) -> None:
+    assert list(minimal_actions(game)) == CHANNELS_AND_MINIMAL[game][1]
 
 
 @pytest.mark.parametrize("game", GAMES)
