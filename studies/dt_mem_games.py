@@ -1,5 +1,6 @@
 """Several games from the replay of DQN: one model for all, with and without slots, and a game held out."""
 
+from studies.sequence_models import NEW_PARTS_RATE
 from studies.study import Arm, Probe, Scale, Stage, Study
 
 GAMES, HELD_OUT = ("asterix", "breakout", "space_invaders"), "freeway"
@@ -22,8 +23,6 @@ SMALL = (
 """A multi-game model for a CPU: 7 tokens a step, four of them patches of 5x5 cells."""
 
 SLOTS = ("agent.memory.kind=slots", "agent.memory.num_slots=16", "agent.memory.chunk=2")
-NEW_PARTS_RATE = "learning_rate=3e-3"
-"""Of low-rank additions, which start at zero: several times the base's, as is usual for them."""
 
 
 def replays(suite: str, games: tuple[str, ...], suffix: str, keys: tuple[str, ...]) -> Stage:
@@ -113,10 +112,10 @@ def adapted(held_out: str, suffix: str, steps: int, episodes: int) -> tuple[Arm,
 
 def probes(games: tuple[str, ...], held_out: str, suffix: str, task_prefix: str) -> tuple[Probe, ...]:
     """Gives the evaluations that the page tells: every model in every game, and every DQN in its own."""
-    groups = {game: (f"{task_prefix}{game}",) for game in games}
+    groups = {f"{game}{suffix}": (f"{task_prefix}{game}",) for game in games}
     together = tuple(f"{name}{suffix}" for name in ("BC", "DT", "DT-Mem"))
     return (
-        Probe("own game", (), tuple(f"DQN-{game}{suffix}" for game in (*games, held_out))),
+        Probe("own game", ("random_baseline=true",), tuple(f"DQN-{game}{suffix}" for game in (*games, held_out))),
         Probe("", (), together, groups),
         Probe("memory not read", ("memory_use=zeroed_read",), (f"DT-Mem{suffix}",), groups),
     )
@@ -127,10 +126,9 @@ DT_MEM_GAMES = Study(
     title="DT-Mem on several games",
     question="Trained on the whole replay of a DQN in each of three games, what does one model score in all of them, "
     "with slots and without; and does it help in a fourth game, of which it gets the replay afterwards?",
-    reading="Probes: raw scores of every DQN in its own game, greedy, and of every model in every game. Points of "
-    "different games do not add up: divide a model's score in a game by that of our DQN there, which is the "
-    "normalisation meant here; it is our DQN's, small and trained briefly, not a published score. The page's first "
-    "table is on the held-out game, after equal updates on all of its replay; what starts from scratch got no other "
+    reading="Raw scores of different games do not add up; beside the reference they are shares of what our own DQN has "
+    "in its game, greedy, above random play: a small one, trained briefly, not a published score. The page's first table "
+    "is on the held-out game, after equal updates on all of its replay; what starts from scratch got no other "
     "data. Data hold everything that each DQN played, its random beginning included; there is one DQN per game, so the "
     "seeds of the models say nothing about other data. All models see equal numbers of windows in an update, the one "
     "with slots as pairs of consecutive ones, and play with the actions of the game alone. Low-rank additions take "
@@ -138,6 +136,7 @@ DT_MEM_GAMES = Study(
     "200 million parameters; Kang et al. 2024 report their memory on such games too. Neither can be confirmed or "
     "refuted at this size.",
     probes=(*probes(GAMES, HELD_OUT, "", "minatar-"), *probes(ATARI_GAMES, ATARI_HELD_OUT, "-atari", "")),
+    references={name: f"DQN-{name}" for name in (*GAMES, *(f"{game}-atari" for game in ATARI_GAMES))},
     scales={
         "smoke": Scale(
             takes="three minutes on 2 cores with jobs=2",
