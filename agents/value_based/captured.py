@@ -90,6 +90,7 @@ class CapturedStep:
         self._error_B: Tensor | None = None
         self._replay: Step | None = None
         self._gradients: list[tuple[nn.Parameter, Tensor]] = []
+        self._set_capturable(False)  # torch warns of steps that are not captured though they can be
 
     def take(self, transitions: Transitions, weight_B: Tensor | None) -> Tensor:
         """Takes a gradient step on a batch.
@@ -148,10 +149,14 @@ class CapturedStep:
         self._error_B.copy_(error_B)
 
     def _recorded(self) -> Step:
-        for group in self.optimizer.param_groups:
-            group["capturable"] = self._inputs[0].is_cuda
+        self._set_capturable(self._inputs[0].is_cuda)
         self.optimizer.zero_grad(set_to_none=True)  # so that gradients get memory of the recording
         replay = self.recorder.record(self._run)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._gradients = [(each, each.grad) for each in parameters if each.grad is not None]
         return replay
+
+    def _set_capturable(self, capturable: bool) -> None:
+        """Tells Adam whether its steps are captured: fused Adam counts them on the device either way."""
+        for group in self.optimizer.param_groups:
+            group["capturable"] = capturable

@@ -136,14 +136,16 @@ def test_a_resumed_run_records_anew_and_goes_on_to_the_same_bits() -> None:
     for _ in range(6):
         update(twin, twin_replay)
     weights, optimizer, counters = saved(agent)
+    optimizer["optimizers"][0]["param_groups"][0]["capturable"] = True  # as a recording on a GPU leaves it
     twin.load_weights(weights)
     twin.load_training_state(optimizer, counters)
     twin_replay.load([replay.new_data(None)], replay.state())
+    captured: Any = twin.learner.captured
+    assert not captured.optimizer.param_groups[0]["capturable"]
     for _ in range(20):
         update(agent, replay)
         update(twin, twin_replay)
     assert all(torch.equal(one, twin.weights()[name]) for name, one in agent.weights().items())
-    captured: Any = twin.learner.captured
     assert captured.recorder.num_recordings == 2
 
 
