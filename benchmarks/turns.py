@@ -145,11 +145,24 @@ class Contestant:
         Raises:
             RuntimeError: with the end of its standard error, if the contestant died.
         """
-        os.write(self._orders_write, f"{max(1, env_steps // self.unit)}\n".encode())
-        answer = self._answer()
+        self.start_turn(env_steps)
+        count, seconds, cpu_seconds = self.finish_turn()
         if counts:
-            self.rates.append(answer["count"] * self.unit / answer["seconds"])
-            self.cpu_shares.append(answer["cpu_seconds"] / answer["seconds"])
+            self.rates.append(count / seconds)
+            self.cpu_shares.append(cpu_seconds / seconds)
+
+    def start_turn(self, env_steps: int) -> None:
+        """Lets the contestant work, and does not wait: others may work at the same time."""
+        os.write(self._orders_write, f"{max(1, env_steps // self.unit)}\n".encode())
+
+    def finish_turn(self) -> tuple[int, float, float]:
+        """Waits for the end of the turn that was started last; gives env steps made, seconds, and CPU seconds.
+
+        Raises:
+            RuntimeError: as `take_turn`.
+        """
+        answer = self._answer()
+        return round(answer["count"]) * self.unit, answer["seconds"], answer["cpu_seconds"]
 
     def _answer(self) -> dict[str, float]:
         line = self._reports.readline()

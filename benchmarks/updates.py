@@ -5,7 +5,7 @@
 All in one process, in turns, batch 32, with Sextant's own networks: "plain" is target forward, forward, backward and
 fused Adam on a batch that stays in memory. DQN samples from a replay of made-up frames. "Pruned" has 95 % of the
 weights masked, multiplies them by their masks after every step, and is charged a thousandth of a computation of masks
-for each.
+for each. With --device cuda the same DQNs take part a second time, replayed from CUDA graphs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch.nn import functional
 from agents import DQNConfig
 from agents.base_config import ImpalaCnnConfig, NatureCnnConfig
 from agents.pruning.config import PruningConfig
+from agents.value_based.captured import WARM_UP_STEPS
 from agents.value_based.dqn import DQNAgent
 from benchmarks.tables import Cell, Goal, Result
 from benchmarks.turns import median_ratio
@@ -69,9 +70,11 @@ def make_replay(capacity: int = 2_000) -> Replay:
     return replay
 
 
-def make_agent(network: NatureCnnConfig | ImpalaCnnConfig, precision: str, device: str) -> DQNAgent:
+def make_agent(
+    network: NatureCnnConfig | ImpalaCnnConfig, precision: str, device: str, *, cuda_graph: bool = False
+) -> DQNAgent:
     """Gives Dopamine's DQN on a network."""
-    config = DQNConfig.model_validate({"network": network, "precision": precision})
+    config = DQNConfig.model_validate({"network": network, "precision": precision, "cuda_graph": cuda_graph})
     return config.build(PIXELS, ACTIONS, device=device, seed=np.random.SeedSequence(0))
 
 
@@ -122,7 +125,7 @@ def pruned(agent: DQNAgent) -> float:
 
 
 def measure(network: str, precision: str, rounds: int, device: str) -> tuple[dict[str, list[float]], float]:
-    """Lets the three take turns.
+    """Lets the contestants take turns.
 
     Returns:
         updates per second of every turn, by contestant; and the seconds that one computation of masks takes.
@@ -135,6 +138,13 @@ def measure(network: str, precision: str, rounds: int, device: str) -> tuple[dic
         "DQN": dqn(dense, replay),
         "DQN, pruned": dqn(sparse, replay),
     }
+    if device == "cuda":
+        graphs = [make_agent(NETWORKS[network], precision, device, cuda_graph=True) for _ in range(2)]
+        pruned(graphs[1])
+        contestants |= {"DQN, CUDA graph": dqn(graphs[0], replay), "DQN, pruned, CUDA graph": dqn(graphs[1], replay)}
+        for _ in range(WARM_UP_STEPS):  # two gradient steps each: past the recording
+            contestants["DQN, CUDA graph"]()
+            contestants["DQN, pruned, CUDA graph"]()
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for index in range(rounds + 1):
         for name in list(contestants) if index % 2 else reversed(list(contestants)):
@@ -143,7 +153,7 @@ def measure(network: str, precision: str, rounds: int, device: str) -> tuple[dic
             if device == "cuda":
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - started
-            if name == "DQN, pruned":
+            if "pruned" in name:
                 seconds += mask_seconds * STEPS / MASK_PERIOD
             if index:
                 rates[name].append(STEPS / seconds)
@@ -169,7 +179,7 @@ def main() -> None:
         for precision in options.precisions:
             rates, mask_seconds = measure(network, precision, options.rounds, options.device)
             for name, values in rates.items():
-                masks = 1000 * mask_seconds if name == "DQN, pruned" else None
+                masks = 1000 * mask_seconds if "pruned" in name else None
                 share = median_ratio(values, rates["plain"])
                 rows.append([network, precision, name, median(values), share, masks])
                 samples[f"{network}, {precision}, {name}"] = values

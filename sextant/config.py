@@ -69,6 +69,8 @@ class TrainConfig(Strict):
     def _must_not_contradict(self, info: ValidationInfo) -> Self:
         if not self.threads == "auto" and self.threads < 1:
             raise ValueError(f"threads={self.threads}: expected auto or int >= 1")
+        if self.device == "cpu" and getattr(self.agent, "cuda_graph", False):
+            raise ValueError("agent.cuda_graph=true needs device=cuda, not device=cpu")
         lenient = bool(info.context and info.context.get(LENIENT))
         found = [] if lenient else contradictions(self.agent, self.env, self.trainer)
         if found:

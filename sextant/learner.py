@@ -197,10 +197,15 @@ def settled(
         world: of several processes each takes its share of the CPUs, unmeasured.
     Returns:
         the config with a device and a number of threads.
+    Raises:
+        ConfigError: if the agent needs a CUDA device and there is none.
     """
+    from sextant.refusal import ConfigError
     from trainers.threads import available_cpus, choose_torch_threads
 
     config = config.model_copy(update={"device": settled_device(config)})
+    if config.device == "cpu" and getattr(config.agent, "cuda_graph", False):
+        raise ConfigError("agent.cuda_graph=true needs a CUDA device; this machine has none")
     if config.threads == "auto" and world.size > 1:
         config = config.model_copy(update={"threads": max(1, available_cpus() // world.local_size)})
     if config.threads == "auto":

@@ -183,7 +183,9 @@ def _local_overrides(job: Job, at_once: int) -> list[str]:
     """Gives a job's overrides, with a fair share of threads where several jobs run side by side."""
     if at_once == 1 or job.config.threads != "auto":
         return [*job.overrides]
-    return [*job.overrides, f"threads={max(1, (os.cpu_count() or 1) // at_once)}"]  # a measurement would be noise
+    from trainers.threads import available_cpus
+
+    return [*job.overrides, f"threads={max(1, available_cpus() // at_once)}"]  # a measurement would be noise
 
 
 def _local_jobs_at_once(settings: Mapping[Any, Any]) -> int:

@@ -31,9 +31,19 @@ def top_mask(scores: Tensor, num_kept: int) -> Tensor:
     if num_kept == size:
         return torch.ones_like(scores, dtype=torch.bool)
     flat = scores.reshape(-1)
-    threshold = flat.kthvalue(size - num_kept + 1).values
-    above, tied = flat > threshold, flat == threshold
-    return (above | (tied & (tied.cumsum(0) <= num_kept - above.sum()))).view(scores.shape)
+    threshold = _nth_largest(flat, num_kept)
+    kept = flat >= threshold
+    if int(kept.sum()) > num_kept:
+        above, tied = flat > threshold, flat == threshold
+        kept = above | (tied & (tied.cumsum(0) <= num_kept - above.sum()))
+    return kept.view(scores.shape)
+
+
+def _nth_largest(scores: Tensor, n: int) -> Tensor:
+    """Gives the n-th largest score, found among the positive ones where they are enough: masked weights score zero."""
+    positive = scores[scores > 0]
+    candidates = positive if len(positive) >= n else scores
+    return candidates.kthvalue(len(candidates) - n + 1).values
 
 
 def replaced_mask(kept: Tensor, weight: Tensor, growth_scores: Tensor, drop_fraction: float) -> Tensor:

@@ -10,6 +10,7 @@ Sources: Obando-Ceron et al. 2024; JaxPruner, base_updater.py at f133ee5. Deviat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class PrunedOptimizer:
         self.masks: list[Tensor] = [layer.mask for layer in layers]
         self.weights: list[Tensor] = [layer.weight for layer in layers]
         self._held: list[tuple[nn.Parameter, Tensor]] = []
+        self._is_recorded = False
         method.initialize(layers)
         self.apply()
         optimizer.register_step_pre_hook(lambda *_: self._before_step())
@@ -68,6 +70,15 @@ class PrunedOptimizer:
         """Counts a step; the hook does this by itself, but for replayed CUDA graphs (see `prepare_step`)."""
         self.num_steps += 1
 
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Inside, the hooks only multiply: a step taken here is one that can be replayed (see `prepare_step`)."""
+        self._is_recorded = True
+        try:
+            yield
+        finally:
+            self._is_recorded = False
+
     def _before_step(self) -> None:
         updated = False if self._is_captured() else self.prepare_step()
         if self.method.masks_gradients:
@@ -89,7 +100,7 @@ class PrunedOptimizer:
         self.count_step()
 
     def _is_captured(self) -> bool:
-        return self.weights[0].is_cuda and torch.cuda.is_current_stream_capturing()
+        return self._is_recorded or (self.weights[0].is_cuda and torch.cuda.is_current_stream_capturing())
 
     @torch.no_grad()
     def apply(self) -> None:

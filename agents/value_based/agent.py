@@ -21,6 +21,7 @@ from agents.interface import Agent, State, child_seed, seeded_initialization
 from agents.networks import PRECISIONS, build_body
 from agents.plasticity.renewal import Plasticity
 from agents.value_based.algorithm import ValueAlgorithm
+from agents.value_based.captured import CapturedStep, CudaRecorder
 from agents.value_based.config import ValueFields
 from agents.value_based.q_networks import QNetwork
 from memory.replay import Replay
@@ -54,6 +55,13 @@ class ValueAgent(Agent):
         self.config = config
         self.learner = algorithm
         self.num_actions = int(action_space.n)
+        if config.cuda_graph:
+            algorithm.captured = CapturedStep(
+                algorithm.step_on_device,
+                algorithm.optim._optim,
+                masks=lambda: [] if self.pruner is None else self.pruner.optimizers,
+                recorder=CudaRecorder(),
+            )
         self.set_env_steps(0)
 
     def act(self, obs: np.ndarray, state: State = None, *, explore: bool = False) -> tuple[np.ndarray, State]:
@@ -138,6 +146,8 @@ class ValueAgent(Agent):
         super().load_training_state(optimizer_state, counters)
         if self.learner.plasticity is not None:
             self.learner.plasticity.load(counters["plasticity"])
+        if self.learner.captured is not None:
+            self.learner.captured.forget()
         self.learner.rng.bit_generator.state = counters["update_rng"]
         self.learner._iter = counters["num_updates"]
         self.learner.last_stats = dict(counters["last_stats"])

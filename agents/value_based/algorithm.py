@@ -18,8 +18,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -35,57 +34,14 @@ from agents.plasticity.renewal import Plasticity, replayed_states
 from agents.value_based.augmentation import augment
 from agents.value_based.config import ValueFields
 from agents.value_based.q_networks import QNetwork
+from agents.value_based.records import DQNTrainingStats, Prediction, Transitions
 from memory.replay import Replay
+
+if TYPE_CHECKING:
+    from agents.value_based.captured import CapturedStep
 
 MAX_JOINT_STEPS = 8
 """Gradient steps that share one forward of the target network, at most; bounds the memory it takes."""
-
-
-@dataclass(kw_only=True)
-class DQNTrainingStats(TrainingStats):
-    """What one update reports. All None except on every `metrics_period`-th gradient step.
-
-    Attributes:
-        loss: mean over the gradient steps since the last report.
-        q_mean: mean value of the replayed actions over the same gradient steps (units of return).
-        grad_norm: L2 norm of the gradient of the reporting step alone.
-    """
-
-    loss: float | None = None
-    q_mean: float | None = None
-    grad_norm: float | None = None
-
-
-class Transitions(NamedTuple):
-    """What targets are made of, on the device.
-
-    Attributes:
-        obs: observations B....
-        action_B1: what was done.
-        return_B: discounted sum of up to `n_step` rewards.
-        discount_B: of the value of `next_obs`; 0 where the episode terminated.
-        next_obs: observations B... after the last of these rewards.
-    """
-
-    obs: Tensor
-    action_B1: Tensor
-    return_B: Tensor
-    discount_B: Tensor
-    next_obs: Tensor
-
-
-class Prediction(NamedTuple):
-    """What the online network makes of a batch.
-
-    Attributes:
-        loss_B: of each transition, before importance weights.
-        q_BA: action values.
-        error_B: what priorities are made of.
-    """
-
-    loss_B: Tensor
-    q_BA: Tensor
-    error_B: Tensor
 
 
 class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwork]]):
@@ -127,6 +83,7 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
         self.sums: tuple[Tensor, Tensor] = (torch.zeros((), device=device), torch.zeros((), device=device))
         self.last_stats: dict[str, float] = {}
         self.plasticity: Plasticity | None = None
+        self.captured: CapturedStep | None = None  # takes the steps on our replay where there is one
         self._source: ReplayBuffer | None = None  # of the update at hand
 
     @abstractmethod
@@ -185,6 +142,8 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
         self._source = buffer
         if not isinstance(buffer, Replay) or not sample_size or not self.policy.is_within_training_step:
             return super().update(buffer, sample_size)
+        if self.captured is not None:
+            return self._captured_step(buffer, sample_size, self.captured)
         return self._steps_on_one_sample(buffer, sample_size, 1)
 
     def update_many(self, buffer: ReplayBuffer, sample_size: int, count: int) -> TrainingStats:
@@ -206,7 +165,8 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
 
     def _num_joint(self, buffer: ReplayBuffer, count: int) -> int:
         """Gives how many of the next steps may share one forward of the target network."""
-        if not isinstance(buffer, Replay) or buffer.priorities is not None or self.is_double or self.draws:
+        depends = self.is_double or self.draws or self.captured is not None  # a graph holds its own target forward
+        if not isinstance(buffer, Replay) or buffer.priorities is not None or depends:
             return 1
         return min(count, MAX_JOINT_STEPS, self.target_update_freq - self._iter % self.target_update_freq)
 
@@ -228,6 +188,19 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
             )
             if weights is not None:
                 buffer.update_weight(indices[rows], error_B.cpu().numpy())
+        stats.train_time = time.perf_counter() - started
+        return stats
+
+    def _captured_step(self, buffer: Replay, batch_size: int, captured: CapturedStep) -> DQNTrainingStats:
+        """Samples a batch and takes a gradient step whose part on the device is replayed."""
+        started = time.perf_counter()
+        sampled, indices = buffer.sample(batch_size)
+        batch = cast(Any, sampled)
+        weight_B = torch.as_tensor(batch.weight, dtype=torch.float32) if "weight" in batch else None
+        error_B = captured.take(self._gather(buffer, batch, indices), weight_B)
+        stats = self._finish_step()
+        if weight_B is not None:
+            buffer.update_weight(indices, error_B.cpu().numpy())
         stats.train_time = time.perf_counter() - started
         return stats
 
@@ -292,25 +265,41 @@ class ValueAlgorithm(QLearningOffPolicyAlgorithm[DiscreteQLearningPolicy[QNetwor
         device = target.device
         weight_B = None if weight is None else torch.as_tensor(weight, dtype=torch.float32, device=device)
         action_B1 = torch.as_tensor(action, dtype=torch.int64, device=device).reshape(-1, 1)
+        error_B = self._descend(obs, action_B1, target, weight_B)
+        return self._finish_step(), error_B
+
+    def step_on_device(self, transitions: Transitions, weight_B: Tensor | None) -> Tensor:
+        """Takes a gradient step as far as the device goes: what a CUDA graph holds. Gives the errors B.
+
+        Args:
+            transitions: a batch.
+            weight_B: importance weights; None where there are none.
+        """
+        with torch.no_grad():
+            target = self._targets(transitions)
+        return self._descend(transitions.obs, transitions.action_B1, target, weight_B)
+
+    def _descend(self, obs: np.ndarray | Tensor, action_B1: Tensor, target: Tensor, weight_B: Tensor | None) -> Tensor:
+        """Takes the optimizer's step and adds to the running sums; gives the errors B."""
         prediction = self._predict(obs, action_B1, target)
         loss = weighted_mean(prediction.loss_B, weight_B)
         self.optim.step(loss)
+        loss_sum, q_sum = self.sums
+        loss_sum += loss.detach()
+        q_sum += prediction.q_BA.detach().gather(1, action_B1).squeeze(1).mean()
+        return prediction.error_B.detach()
+
+    def _finish_step(self) -> DQNTrainingStats:
+        """Does what is left on the host: counts, renews, copies to the target network, and reports when due."""
         self._iter += 1
         if self.plasticity is not None:
             assert self._source is not None
             self.plasticity.after_step(self._iter, replayed_states(self._source))
         if self._iter % self.target_update_freq == 0:
             self._update_lagged_network_weights()
-        q_B = prediction.q_BA.detach().gather(1, action_B1).squeeze(1)
-        return self._report(loss.detach(), q_B), prediction.error_B.detach()
-
-    def _report(self, loss: Tensor, q_B: Tensor) -> DQNTrainingStats:
-        """Adds to the running sums on the device, and reads them only when a report is due."""
-        loss_sum, q_sum = self.sums
-        loss_sum += loss
-        q_sum += q_B.mean()
         if self._iter % self.metrics_period:
             return DQNTrainingStats()
+        loss_sum, q_sum = self.sums
         gradients = [p.grad for p in self.policy.model.parameters() if p.grad is not None]
         self.last_stats = {
             "loss": float(loss_sum) / self.metrics_period,

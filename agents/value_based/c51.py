@@ -22,9 +22,10 @@ from torch.nn import functional
 
 from agents.losses import cross_entropy, project_distribution, td_target
 from agents.value_based.agent import NetworkAndRule
-from agents.value_based.algorithm import Prediction, Transitions, ValueAlgorithm
+from agents.value_based.algorithm import ValueAlgorithm
 from agents.value_based.distributional_config import AtomFields
 from agents.value_based.q_networks import CategoricalNetwork
+from agents.value_based.records import Prediction, Transitions
 
 
 class C51Algorithm(ValueAlgorithm):

@@ -80,6 +80,26 @@ class ValueFields(ReplayedFields):
         "float32. Dopamine computes in float32.",
     )
 
+    cuda_graph: bool = Field(
+        False,
+        description="Whether gradient steps are replayed from one CUDA graph, which launches all of a step at once. "
+        "Needs device=cuda and steps that draw nothing. Not run on a GPU yet.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_replayed(self) -> Self:
+        if not self.cuda_graph:
+            return self
+        if self.noisy or self.augmentation != "none":
+            drawing = "noisy=true" if self.noisy else f"augmentation={self.augmentation}"
+            raise ValueError(f"cuda_graph=true would repeat what {drawing} draws for every update: set one of them off")
+        if self.pruning is not None and self.pruning.method in ("rigl", "set"):
+            raise ValueError(
+                f"cuda_graph=true cannot skip steps as pruning.method={self.pruning.method} does: choose "
+                "pruning.method=magnitude|static, or cuda_graph=false"
+            )
+        return self
+
     @model_validator(mode="after")
     def _network_fits(self) -> Self:
         if isinstance(self.network, MlpConfig) and self.precision != "fp32":

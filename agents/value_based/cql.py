@@ -23,11 +23,12 @@ from tianshou.trainer import OfflineTrainer, OfflineTrainerParams
 from torch import Tensor
 
 from agents.value_based.agent import ValueAgent, build_value_agent
-from agents.value_based.algorithm import Prediction, ValueAlgorithm
+from agents.value_based.algorithm import ValueAlgorithm
 from agents.value_based.c51 import C51Algorithm, c51_parts
 from agents.value_based.cql_config import CQLConfig
 from agents.value_based.dqn import DQNAlgorithm
 from agents.value_based.q_networks import QNetwork
+from agents.value_based.records import Prediction
 
 
 def conservative_gap(q_BA: Tensor, action_B1: Tensor) -> Tensor:

@@ -189,6 +189,8 @@ class IQNConfig(DistributionalFields):
                 raise ValueError(f"{name}={getattr(self, name)} has no effect with munchausen=false")
         if self.munchausen and self.double:
             raise ValueError("double=true has no effect with munchausen=true: no single action is bootstrapped")
+        if self.cuda_graph:
+            raise ValueError(f"cuda_graph=true would repeat the fractions that {self.label} draws for every update")
         if isinstance(self.network, MlpConfig) and len(self.network.hidden_widths) < 2:
             raise ValueError(
                 f"network.hidden_widths={list(self.network.hidden_widths)}: iqn needs two hidden layers or more, "

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from agents.losses import double_value, greedy_value, huber_error, squared_error, td_target
 from agents.value_based.agent import ValueAgent, build_value_agent
-from agents.value_based.algorithm import DQNTrainingStats, Prediction, Transitions, ValueAlgorithm
+from agents.value_based.algorithm import ValueAlgorithm
 from agents.value_based.config import DQNConfig, linear_decay
 from agents.value_based.cql_config import CQLConfig
 from agents.value_based.q_networks import QNetwork
+from agents.value_based.records import DQNTrainingStats, Prediction, Transitions
 
 __all__ = ["DQNAgent", "DQNAlgorithm", "DQNTrainingStats", "build_dqn", "linear_decay"]
 

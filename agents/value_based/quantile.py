@@ -20,10 +20,11 @@ from torch import Tensor
 
 from agents.losses import munchausen_bonus, quantile_huber, soft_quantiles, td_target
 from agents.value_based.agent import NetworkAndRule
-from agents.value_based.algorithm import Prediction, Transitions, ValueAlgorithm
+from agents.value_based.algorithm import ValueAlgorithm
 from agents.value_based.c51 import of_action
 from agents.value_based.distributional_config import IQNConfig, QRDQNConfig
 from agents.value_based.q_networks import ImplicitQuantileNetwork, QuantileNetwork
+from agents.value_based.records import Prediction, Transitions
 
 
 class QRDQNAlgorithm(ValueAlgorithm):

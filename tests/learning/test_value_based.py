@@ -82,3 +82,45 @@ def test_cartpole_is_learned(tmp_path: Path, agent: str, env_steps: int, bar: fl
     )
     assert max(evaluation.summary["return_mean"] for evaluation in load_evaluations(run_dir)) >= bar
     assert random_score("agent=ppo_classic", "env=classic") <= 50
+
+
+UNIT_ATOMS = ["agent.value_min=-1", "agent.value_max=1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("agent", "env_steps", "extra"),
+    [
+        ("rainbow", 4_000, UNIT_ATOMS),
+        ("der", 5_000, [*UNIT_ATOMS, "agent.noisy_sigma=0.1"]),
+        ("drq", 4_500, []),
+        ("qr_dqn", 3_500, ["agent.num_quantiles=16"]),
+        ("iqn", 4_000, FEW_FRACTIONS),
+        ("munchausen_iqn", 4_000, FEW_FRACTIONS),
+    ],
+)
+def test_a_game_is_learned_from_pixels(tmp_path: Path, agent: str, env_steps: int, extra: list[str]) -> None:
+    """Who does not look at the ball earns -0.5 on average; DQN's own test has the same game."""
+    env = ["env=classic", "env.id=pixel-catch-v0"]
+    _, score = train(
+        tmp_path,
+        f"agent={agent}",
+        *env,
+        *extra,
+        "agent.network.padding=valid",
+        "agent.network.hidden_width=128",
+        "agent.batch_size=16",
+        "agent.n_step=3",
+        "agent.gamma=0.97",
+        "agent.learning_rate=5e-4",
+        "agent.replay_ratio=0.25",
+        "agent.learning_starts=500",
+        "agent.epsilon_decay=1500",
+        "agent.target_update_period=100",
+        "agent.replay.capacity=6000",
+        f"trainer.total_env_steps={env_steps}",
+        f"trainer.checkpoint_every_env_steps={env_steps}",
+        "trainer.evaluation_episodes=50",
+    )
+    assert score >= 0.3
+    assert random_score(f"agent={agent}", *env) <= 0.0

@@ -43,6 +43,10 @@ def run(*arguments, python=()):
         (["seed"], "cannot read 'seed': expected key=value"),
         (["threads=0"], "threads=0: expected auto or int >= 1"),
         (["device=gpu"], "device=gpu is not allowed: expected auto|cpu|cuda"),
+        (
+            ["agent.cuda_graph=true", "agent=dqn", "device=cpu"],
+            "agent.cuda_graph=true needs device=cuda, not device=cpu",
+        ),
         (["agent=dqnn"], "agent=dqnn is not known: did you mean 'dqn'"),
         (["trainer=x"], "trainer=x is not known: valid names: offline, online"),
         (["~agent"], "a run needs its agent"),

@@ -76,7 +76,8 @@ def fake_runs(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_run_sweep_runs_all_jobs_and_tells_which_failed(fake_runs, capfd, n_jobs):
+def test_run_sweep_runs_all_jobs_and_tells_which_failed(fake_runs, capfd, n_jobs, monkeypatch):
+    monkeypatch.setattr("trainers.threads.available_cpus", lambda: 6)
     assert run_sweep(["seed=0,1,2", f"hydra.launcher.n_jobs={n_jobs}"]) == 1
     shown = capfd.readouterr().out
     assert sorted(path.name for path in fake_runs.glob("seed=*")) == ["seed=0", "seed=1", "seed=2"]
@@ -85,9 +86,16 @@ def test_run_sweep_runs_all_jobs_and_tells_which_failed(fake_runs, capfd, n_jobs
     assert "job 2  ok          seed=2" in shown
     if n_jobs == 2:
         assert "[job 2] ran seed=2" in shown
-        assert "threads=" in (fake_runs / "seed=0").read_text()
+        assert (fake_runs / "seed=0").read_text().endswith("seed=0 threads=3")
     else:
         assert "threads=" not in (fake_runs / "seed=0").read_text()
+
+
+def test_seeds_that_share_a_gpu_get_their_device_and_a_share_of_the_cpus(fake_runs, monkeypatch):
+    monkeypatch.setattr("trainers.threads.available_cpus", lambda: 6)
+    assert run_sweep(["seed=0,2,3,4", "device=cuda", "hydra.launcher.n_jobs=4"]) == 0
+    for seed in (0, 2, 3, 4):
+        assert (fake_runs / f"seed={seed}").read_text().endswith(f"train seed={seed} device=cuda threads=1")
 
 
 def test_job_of_a_launcher_plugin_trains_the_validated_config(monkeypatch, tmp_path):

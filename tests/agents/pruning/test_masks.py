@@ -26,6 +26,17 @@ def test_counts_are_exact_and_equal_a_stable_sort(num_kept: int) -> None:
     assert int(mask.sum()) == num_kept and torch.equal(mask, expected)
 
 
+@pytest.mark.parametrize("num_kept", [1, 99, 100, 101, 350, 399, 400, 401, 499])
+def test_zeros_and_negative_scores_are_ranked_like_all_others(num_kept: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.cat([torch.rand(100, generator=generator), torch.zeros(300), -torch.ones(100)])
+    scores = scores[torch.randperm(500, generator=generator)]
+    scores[scores == scores.max()] = torch.inf
+    expected = torch.zeros(500, dtype=torch.bool)
+    expected[scores.sort(descending=True, stable=True).indices[:num_kept]] = True
+    assert torch.equal(top_mask(scores, num_kept), expected)
+
+
 @pytest.mark.parametrize("num_kept", [0, 4])
 def test_impossible_counts_are_refused(num_kept: int) -> None:
     with pytest.raises(ValueError, match=f"num_kept={num_kept}"):

@@ -12,7 +12,7 @@ from agents.base_config import MlpConfig
 from agents.diagnostics import ValueLearner
 from agents.value_based import C51Config, DQNConfig, IQNConfig, QRDQNConfig
 from agents.value_based.agent import ValueAgent
-from agents.value_based.algorithm import Transitions
+from agents.value_based.records import Transitions
 from memory import ReplayConfig
 from memory.replay import Replay
 from tests.agents.value_based.test_dqn import ACTIONS, SPACE, filled, stock_buffer, update

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from agents.base_config import MlpConfig
 from agents.value_based import IQNConfig, QRDQNConfig
 from agents.value_based.agent import ValueAgent
-from agents.value_based.algorithm import Transitions
+from agents.value_based.records import Transitions
 from memory import ReplayConfig
 from tests.agents.value_based.test_dqn import ACTIONS, SPACE
 
