@@ -17,6 +17,7 @@ CLASSIC = [
     "agent.adam_eps=1e-8",
     "agent.epsilon_final=0.04",
 ]
+N_STEP = ["agent.n_step=3", "agent.target_update_period=200"]
 FEW_FRACTIONS = ["agent.num_fractions=8", "agent.num_target_fractions=8", "agent.num_acting_fractions=8"]
 
 
@@ -58,6 +59,14 @@ def test_the_identity_env_is_solved(tmp_path: Path, agent: str, extra: list[str]
             450,
             ["agent.value_min=0", "agent.value_max=50", "agent.batch_size=64", "agent.target_update_period=200"],
         ),
+        (
+            "c51",
+            16_000,
+            200,
+            [*N_STEP, "agent.value_min=0", "agent.value_max=50", "agent.batch_size=64"],
+        ),
+        ("qr_dqn", 16_000, 200, [*N_STEP, "agent.num_quantiles=16", "agent.batch_size=64"]),
+        ("iqn", 16_000, 200, [*FEW_FRACTIONS, *N_STEP, "agent.learning_rate=5e-4"]),
         (
             "munchausen_iqn",
             16_000,
