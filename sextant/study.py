@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from pydantic import Field
 from envs.base import Strict, nearest
 from sextant.config import validated
 from sextant.key_values import split_key_values
+from sextant.provenance import read_starts
 from sextant.refusal import ConfigError
 from sextant.study_stages import Stages
 from studies import STUDIES, Arm, Scale, Stage, Study
@@ -86,7 +86,7 @@ def run_study(name: str, config: StudyConfig) -> Path:
     probed = write_probes(study, stages, out)  # first: where a probe plays more episodes, these are compared
     run_compare(list(arms), metric=study.metric, out=out, names=arms)
     newest = max(folder.glob("*/*/*/provenance.json"), key=lambda path: path.stat().st_mtime)
-    provenance = json.loads(newest.read_text(encoding="utf-8"))["starts"][-1]
+    provenance = read_starts(newest.parent)[-1]
     from trainers.run_log import write_atomically
 
     runs = {arm.name: find_runs([folder / arm.name]) for arm in scale.arms}
