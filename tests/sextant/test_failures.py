@@ -67,7 +67,7 @@ def unfinished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     assert main(["train", *RUN, "trainer.total_env_steps=2000", f"runs_dir={folder}"]) == 0
     run_dir = next(folder.glob("*/*/config.yaml")).parent
-    first, last = sorted(run_dir.glob("checkpoints/[0-9]*"))
+    _first, last = sorted(run_dir.glob("checkpoints/[0-9]*"))
     shutil.rmtree(last)
     return run_dir
 
