@@ -12,6 +12,7 @@ from envs.classic.config import OURS, USUAL
 from envs.memory_tasks.config import TASKS as MEMORY_TASKS
 from envs.metaworld.tasks import ALL_TASKS, BENCHMARKS
 from envs.minatar.config import GAMES as MINATAR_GAMES
+from sextant.compatibility import contradictions
 
 if TYPE_CHECKING:
     from sextant.config import TrainConfig
@@ -43,7 +44,7 @@ def env_text(config: TrainConfig) -> str:
 
 
 def env_description(config: TrainConfig) -> dict[str, Any]:
-    """Gives everything that is fixed about an env once it is built: rules, spaces, bytes of the agent's replay.
+    """Gives everything that is fixed about an env once it is built: rules, spaces, bytes of a fitting agent's replay.
 
     Args:
         config: a training config; one env of it is built and closed.
@@ -56,6 +57,7 @@ def env_description(config: TrainConfig) -> dict[str, Any]:
     description["spaces"] = {"observation": str(observation_space), "action": str(action_space)}
     if (
         config.agent.kind == "off_policy"
+        and not contradictions(config.agent, config.env, config.trainer)
         and observation_space.shape is not None
         and observation_space.dtype is not None
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,9 @@ from sextant.provenance import read_starts
 from sextant.refusal import ConfigError
 from sextant.study_stages import Stages
 from studies import STUDIES, Arm, Scale, Stage, Study
+
+PICTURES = {"scores.png": "scores", "curves.png": "learning curves"}
+"""Plots of a comparison, with what they show."""
 
 
 class StudyConfig(Strict):
@@ -92,12 +95,20 @@ def run_study(name: str, config: StudyConfig) -> Path:
     runs = {arm.name: find_runs([folder / arm.name]) for arm in scale.arms}
     tables = "\n".join(filter(None, [probed, write_sizes(runs, out), write_tables(study.tables, runs, out)]))
     table = (out / "table.md").read_text("utf-8")
-    write_atomically(out / "README.md", page(study, config.scale, table, provenance, tables))
+    pictures = [name for name in PICTURES if (out / name).exists()]
+    write_atomically(out / "README.md", page(study, config.scale, table, provenance, tables, pictures))
     print(f"results: {out / 'README.md'}")
     return out
 
 
-def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any], tables: str = "") -> str:
+def page(
+    study: Study,
+    scale_name: str,
+    table: str,
+    provenance: Mapping[str, Any],
+    tables: str = "",
+    pictures: Collection[str] = tuple(PICTURES),
+) -> str:
     """Gives the page of a study's results.
 
     Args:
@@ -106,6 +117,7 @@ def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any
         table: of the comparison, Markdown.
         provenance: of the last start of its newest run.
         tables: of probes, sizes and metrics, Markdown.
+        pictures: files of `PICTURES` to show (there are no curves where nothing was evaluated twice).
     """
     scale = study.scales[scale_name]
     commit = provenance["git"]["commit"] or "unknown"
@@ -135,10 +147,7 @@ def page(study: Study, scale_name: str, table: str, provenance: Mapping[str, Any
             "",
             *table.replace("# ", "## ", 1).rstrip().split("\n"),
             "",
-            "![scores](scores.png)",
-            "",
-            "![learning curves](curves.png)",
-            "",
+            *(line for name in pictures for line in (f"![{PICTURES[name]}]({name})", "")),
             *([*tables.rstrip().split("\n"), ""] if tables else ()),
             "## How to read it",
             "",
@@ -163,7 +172,9 @@ def _settings(arm: Arm) -> str:
 
 def _stage_lines(stage: Stage, *, compared: bool) -> list[str]:
     """Gives a line for each dataset of a stage, and for each arm that is not compared but built on."""
-    lines = [f"- data `{name}`: `sextant collect {' '.join(keys)}`" for name, keys in stage.datasets.items()]
+    lines = [
+        f"- data `{name}`: `sextant collect {' '.join(keys)} out=data/{name}`" for name, keys in stage.datasets.items()
+    ]
     shared = " ".join(f"`{override}`" for override in stage.common)
     lines += [] if compared else [f"- first, {arm.name}: {shared} {_settings(arm)}" for arm in stage.arms]
     return [*lines, ""] if lines else []

@@ -188,6 +188,13 @@ def test_env_describe(capsys):
     assert "Discrete(6)" in shown
 
 
+def test_env_describe_of_an_env_that_the_agent_does_not_fit(capsys):
+    assert main(["env", "describe", "env=memory_tasks"]) == 0
+    shown = capsys.readouterr().out
+    assert "Discrete(4)" in shown
+    assert "predicted_bytes" not in shown
+
+
 def test_evaluate_hands_its_keys_over(monkeypatch, tmp_path):
     given: list[Any] = []
     monkeypatch.setattr("sextant.evaluate.run_evaluate", lambda run, **keys: given.append((run, keys)))
