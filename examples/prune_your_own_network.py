@@ -41,7 +41,7 @@ def main(method: str = "magnitude") -> Pruner:
     for _ in range(GRADIENT_STEPS):
         loss = nn.functional.mse_loss(network(x_BI), x_BI.sin())
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()  # the pruner's hooks update the masks before it and apply them after it
     for layer in pruner.layers:
         nonzero = int(layer.weight.count_nonzero())
