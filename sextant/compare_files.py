@@ -123,8 +123,8 @@ def comparison_table(comparison: Comparison, title: str, width: int) -> tuple[An
             overflow="fold",
             width=longest_word if is_narrow and heading not in ("group", "task") else None,
         )
-    for cells in zip(*(cells for _, cells in columns), strict=True):
-        table.add_row(*cells)
+    for line in zip(*(cells for _, cells in columns), strict=True):
+        table.add_row(*line)
     return table, "; ".join(f"{heading}: {cell}" for heading, cell in shared if cell)
 
 
