@@ -10,13 +10,17 @@ from pathlib import Path
 
 from sextant.refusal import ConfigError
 
+MAX_PORT = 65_535  # of TCP
+
 
 def board_command(runs: Sequence[Path], port: int, host: str) -> list[str]:
     """Gives the command that shows these run directories (or folders of them) in TensorBoard.
 
     Raises:
-        ConfigError: if one of the folders does not exist.
+        ConfigError: if one of the folders does not exist, or there can be no such port.
     """
+    if not 0 <= port <= MAX_PORT:
+        raise ConfigError(f"--port {port} is not allowed: expected 0 (any that is free) to {MAX_PORT}")
     for folder in runs:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is not a folder of runs; train first, or name another folder")

@@ -47,6 +47,21 @@ def main(arguments: Sequence[str]) -> int:
         exit status: 0 done, 1 failed, 2 refused before anything started, 130 stopped with a checkpoint.
     """
     put_checkout_first()
+    options = parse(arguments)
+    if options.command is None:
+        build_parser().print_help()
+        return USAGE_ERROR
+    if options.run is not _doctor and (taken := shadowed_packages()):
+        return _refused(shadowing_message(taken))
+    return _guarded(options.run, options)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Reads a command line, its ``key=value`` arguments as typed into ``overrides``; wrong ones end the program.
+
+    Args:
+        arguments: the command line without the program's name.
+    """
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if hasattr(options, "overrides"):
@@ -54,12 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         rest = [argument for argument in rest if argument.startswith("-")]
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.command is None:
-        parser.print_help()
-        return USAGE_ERROR
-    if options.run is not _doctor and (taken := shadowed_packages()):
-        return _refused(shadowing_message(taken))
-    return _guarded(options.run, options)
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:

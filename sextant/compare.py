@@ -90,8 +90,9 @@ def run_compare(
 
     write_comparison(comparison, chosen, _curves(runs, labels, chosen), checkpoint)
     console = console or Console()
-    console.print(comparison_table(comparison, chosen.title))
-    for line in legend:
+    table, shared = comparison_table(comparison, chosen.title, console.width)
+    console.print(table)
+    for line in [*([shared] if shared else []), *legend]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in [*warnings, *map(improvement_text, better), f"table and plots: {directory}"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

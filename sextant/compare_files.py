@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 MOST_SENTENCES = 6
 """Probabilities of improvement that a page gives as sentences, at most."""
+
+OWN = ("group", "IQM", "mean", "least / most")
+"""Columns that stay in the terminal's table even where all rows say the same."""
 
 
 def _headings(unit: str) -> tuple[str, ...]:
@@ -92,16 +96,41 @@ def _improvements_table(improvements: Sequence[Improvement]) -> list[str]:
     ]
 
 
-def comparison_table(comparison: Comparison, title: str) -> Any:
-    """Gives the rich table for the terminal."""
+def comparison_table(comparison: Comparison, title: str, width: int) -> tuple[Any, str]:
+    """Gives the rich table for the terminal, and the line below it.
+
+    Columns that say the same of all rows become that line. Where there is not room for the others, numbers break
+    between words only, and names take what is left.
+
+    Args:
+        comparison: what to show.
+        title: of the table.
+        width: of the terminal (unit: characters).
+    """
     from rich.table import Table
 
+    lines = [_headings(comparison.unit), *(_unbroken(_cells(row)) for row in comparison.rows)]
+    columns = [(heading, cells) for heading, *cells in zip(*lines, strict=True)]
+    shared = [(heading, cells[0]) for heading, cells in columns if heading not in OWN and len(set(cells)) == 1]
+    columns = [(heading, cells) for heading, cells in columns if (heading, cells[0]) not in shared]
+    is_narrow = sum(max(map(len, [heading, *cells])) + 3 for heading, cells in columns) + 1 > width
     table = Table(title=title, title_justify="left")
-    for position, heading in enumerate(_headings(comparison.unit)):
-        table.add_column(heading, justify="right" if 2 <= position <= 7 else "left", overflow="fold")
-    for row in comparison.rows:
-        table.add_row(*_cells(row))
-    return table
+    for heading, cells in columns:
+        longest_word = max(len(word) for word in " ".join([heading, *cells]).split())
+        table.add_column(
+            heading,
+            justify="left" if heading in ("group", "task", "interval") else "right",
+            overflow="fold",
+            width=longest_word if is_narrow and heading not in ("group", "task") else None,
+        )
+    for line in zip(*(cells for _, cells in columns), strict=True):
+        table.add_row(*line)
+    return table, "; ".join(f"{heading}: {cell}" for heading, cell in shared if cell)
+
+
+def _unbroken(cells: Sequence[str]) -> list[str]:
+    """Gives the cells with their intervals as one word each."""
+    return [re.sub(r"\[(\S+), (\S+)\]", r"[\1,\2]", cell) for cell in cells]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

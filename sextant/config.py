@@ -133,14 +133,18 @@ def load_run_config(run_dir: Path) -> TrainConfig:
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     path = Path(run_dir) / CONFIG_FILE
     try:
         data = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         raise ConfigError(f"{run_dir} is not a run directory: it has no {CONFIG_FILE}") from None
-    except (OSError, ValueError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path} cannot be read: {why}; put a copy back (TensorBoard shows the config on the run's Text page)"
+        ) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} does not hold a config")
     try:

@@ -51,9 +51,10 @@ def describe(
     files = read_directory(path, verify=verify)
     episodes, steps = sum(file.num_episodes for file in files), sum(file.num_steps for file in files)
     say(console, f"{path}: {len(files)} tasks, {episodes:,} episodes, {steps:,} env steps")
+    checked = "verified" if verify else "as stored, not verified: --verify reads the files and compares"
     lines = _counts(files)
     if not brief:
-        lines += ["", *_histograms(files), "", *fact_lines(files), "digests" + (" (verified)" if verify else "") + ":"]
+        lines += ["", *_histograms(files), "", *fact_lines(files), f"digests ({checked}):"]
         lines += [f"  {file.digest}  {file.path.name}" for file in files]
     for line in lines:
         say(console, line)

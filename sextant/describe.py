@@ -49,7 +49,7 @@ def env_text(config: TrainConfig) -> str:
 
 
 def env_description(config: TrainConfig) -> dict[str, Any]:
-    """Gives everything that is fixed about an env once it is built: rules, spaces, bytes of the agent's replay.
+    """Gives everything that is fixed about an env once it is built: rules, spaces, bytes of a fitting agent's replay.
 
     Args:
         config: a training config; one env of it is built and closed. Its agent need not be able to play in it: then

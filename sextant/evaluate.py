@@ -292,7 +292,6 @@ class _Job:
         return Result(policy, env_steps, summary, directory, unit=self.config.trainer.axis.replace("_", " "))
 
     def film(self, agent: Agent, name: str, env_steps: int, count: int) -> None:
-        import gymnasium
         from torch.utils.tensorboard import SummaryWriter
 
         from trainers.videos import add_films, film_episodes
@@ -308,7 +307,7 @@ class _Job:
                 env_steps=env_steps,
                 name=name,
             )
-        except (gymnasium.error.Error, RuntimeError) as error:
+        except RuntimeError as error:
             raise ConfigError(f"videos={count}: {self.protocol.env_name} cannot be filmed here: {error}") from error
         writer = SummaryWriter(str(self.run_dir), filename_suffix=".films")
         add_films(writer, films, env_steps, tag=name)

@@ -16,6 +16,7 @@ from sextant.base_run import adapted_summary, base_record
 from sextant.env_spaces import spaces_of_env
 from sextant.learner import build_agent, fit_to_length
 from sextant.offline_data import open_data
+from sextant.provenance import read_starts
 from sextant.refusal import ConfigError
 from trainers.offline_config import OfflineTrainerConfig
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from trainers.seeding import Seeds
 
 SUMMARY_FILE = "data.json"
-PROVENANCE_FILE = "provenance.json"
 
 
 class OfflineParts:
@@ -132,11 +132,12 @@ def load_data_summary(run_dir: Path) -> DataSummary:
 
 
 def started_data(run_dir: Path) -> dict[str, str] | None:
-    """Gives the digests of the data that a run was started on; None for a run that has not started yet."""
-    path = run_dir / PROVENANCE_FILE
-    if not path.exists():
-        return None
-    starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+    """Gives the digests of the data that a run was started on; None for a run that has not started yet.
+
+    Raises:
+        RunError: if its provenance cannot be read.
+    """
+    starts = read_starts(run_dir)
     return dict(starts[0]["data"]) if starts and "data" in starts[0] else None
 
 

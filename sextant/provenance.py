@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envs.base import package_versions
 from sextant.checkout import CHECKOUT
 from sextant.machine import devices, this_machine
+from sextant.run_dirs import RunError
 from sextant.versions import RESULT_PACKAGES
 
 if TYPE_CHECKING:
     from sextant.config import TrainConfig
+
+PROVENANCE_FILE = "provenance.json"
 
 
 def provenance(config: TrainConfig) -> dict[str, Any]:
@@ -40,6 +45,23 @@ def provenance(config: TrainConfig) -> dict[str, Any]:
             )
         },
     }
+
+
+def read_starts(run_dir: Path) -> list[dict[str, Any]]:
+    """Gives what ``provenance.json`` says of each start of a run; nothing for a run that has not started yet.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    path = run_dir / PROVENANCE_FILE
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+        return [dict(start) for start in starts]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} cannot be read: {error!r}; put a copy back, or move it away: the run then goes on without the "
+            "record of its earlier starts"
+        ) from error
 
 
 def git_state() -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +11,13 @@ from pydantic import Field
 from envs.base import Strict, nearest
 from sextant.config import validated
 from sextant.key_values import split_key_values
+from sextant.provenance import read_starts
 from sextant.refusal import ConfigError
 from sextant.study_stages import Stages
 from studies import STUDIES, Arm, Scale, Stage, Study
+
+PICTURES = {"scores.png": "scores", "curves.png": "learning curves"}
+"""Plots of a comparison, with what they show."""
 
 
 class StudyConfig(Strict):
@@ -91,7 +94,8 @@ def run_study(name: str, config: StudyConfig) -> Path:
     runs = {arm.name: find_runs([folder / arm.name]) for arm in scale.arms}
     tables = "\n".join(filter(None, [probed, write_sizes(runs, out), write_tables(study.tables, runs, out)]))
     table = (out / "table.md").read_text("utf-8")
-    write_atomically(out / "README.md", page(study, config.scale, table, starts, tables))
+    pictures = [name for name in PICTURES if (out / name).exists()]
+    write_atomically(out / "README.md", page(study, config.scale, table, starts, tables, pictures))
     print(f"results: {out / 'README.md'}")
     return out
 
@@ -99,10 +103,17 @@ def run_study(name: str, config: StudyConfig) -> Path:
 def _starts(folder: Path) -> Iterator[dict[str, Any]]:
     """Gives the provenance of every start of every run in a study's folder."""
     for path in folder.glob("*/*/*/provenance.json"):
-        yield from json.loads(path.read_text(encoding="utf-8"))["starts"]
+        yield from read_starts(path.parent)
 
 
-def page(study: Study, scale_name: str, table: str, starts: Sequence[Mapping[str, Any]], tables: str = "") -> str:
+def page(
+    study: Study,
+    scale_name: str,
+    table: str,
+    starts: Sequence[Mapping[str, Any]],
+    tables: str = "",
+    pictures: Collection[str] = tuple(PICTURES),
+) -> str:
     """Gives the page of a study's results.
 
     Args:
@@ -111,6 +122,7 @@ def page(study: Study, scale_name: str, table: str, starts: Sequence[Mapping[str
         table: of the comparison, Markdown.
         starts: provenance of every start of its runs, the last one last.
         tables: of probes, sizes and metrics, Markdown.
+        pictures: files of `PICTURES` to show (there are no curves where nothing was evaluated twice).
     """
     scale = study.scales[scale_name]
     provenance = starts[-1]
@@ -142,10 +154,7 @@ def page(study: Study, scale_name: str, table: str, starts: Sequence[Mapping[str
             "",
             *table.replace("# ", "## ", 1).rstrip().split("\n"),
             "",
-            "![scores](scores.png)",
-            "",
-            "![learning curves](curves.png)",
-            "",
+            *(line for name in pictures for line in (f"![{PICTURES[name]}]({name})", "")),
             *([*tables.rstrip().split("\n"), ""] if tables else ()),
             "## How to read it",
             "",
@@ -170,7 +179,9 @@ def _settings(arm: Arm) -> str:
 
 def _stage_lines(stage: Stage, *, compared: bool) -> list[str]:
     """Gives a line for each dataset of a stage, and for each arm that is not compared but built on."""
-    lines = [f"- data `{name}`: `sextant collect {' '.join(keys)}`" for name, keys in stage.datasets.items()]
+    lines = [
+        f"- data `{name}`: `sextant collect {' '.join(keys)} out=data/{name}`" for name, keys in stage.datasets.items()
+    ]
     shared = " ".join(f"`{override}`" for override in stage.common)
     seeds = "" if stage.seeds is None else f" (seed {', '.join(map(str, stage.seeds))} alone)"
     lines += [] if compared else [f"- first, {arm.name}{seeds}: {shared} {_settings(arm)}" for arm in stage.arms]

@@ -71,7 +71,7 @@ def run_resume(run_dir: Path) -> Path:
         the run directory.
     Raises:
         ConfigError: if there is no such device, or the data of an offline run is not what it was started on.
-        RunError: if there is no run, or another process is at work in it.
+        RunError: if there is no run, another process is at work in it, or one of its text files is damaged.
     """
     from sextant.config import load_run_config
 
@@ -83,9 +83,13 @@ def run_resume(run_dir: Path) -> Path:
 
 def _resume(run_dir: Path, world: World) -> Path:
     from sextant.config import load_run_config
+    from trainers.run_log import DamagedLog
 
     with only_process(run_dir) if world.is_main else nullcontext():
-        _train(load_run_config(run_dir), run_dir, world, fresh=False)
+        try:
+            _train(load_run_config(run_dir), run_dir, world, fresh=False)
+        except DamagedLog as error:
+            raise RunError(str(error)) from error
     return run_dir
 
 
@@ -231,11 +235,10 @@ def _identity(config: TrainConfig, run_dir: Path) -> RunIdentity:
 def _describe_run(config: TrainConfig, run_dir: Path, facts: Mapping[str, Any]) -> None:
     """Writes config.yaml once, and one more entry in provenance.json for each start of the run."""
     from sextant.config import save_run_config
-    from sextant.provenance import provenance
+    from sextant.provenance import PROVENANCE_FILE, provenance, read_starts
     from trainers.run_log import write_atomically
 
-    path = run_dir / "provenance.json"
-    starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
-    write_atomically(path, json.dumps({"starts": [*starts, {**provenance(config), **facts}]}, indent=2) + "\n")
+    starts = [*read_starts(run_dir), {**provenance(config), **facts}]
+    write_atomically(run_dir / PROVENANCE_FILE, json.dumps({"starts": starts}, indent=2) + "\n")
     if not (run_dir / "config.yaml").exists():
         save_run_config(config, run_dir)

@@ -91,7 +91,7 @@ class TrainingEvaluator:
 
         try:
             films = self._films(env_steps)
-        except (RuntimeError, ImportError) as error:
+        except RuntimeError as error:
             self.say(f"episodes are not filmed: {error}")
             self.filming = False
             return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trainers.rhythm import RunRhythm
 
@@ -18,7 +18,7 @@ class OfflineTrainerConfig(RunRhythm):
     data: tuple[str, ...] = Field(
         (),
         description="What is learned from: trajectory files or folders of them (docs/data.md), or one run directory "
-        "whose newest checkpoint holds a replay (paths; relative to where you are).",
+        "whose newest checkpoint holds a replay (one path or a list; relative to where you are).",
     )
     tasks: tuple[str, ...] | None = Field(
         None, description="Tasks of the trajectories to learn from, in the order of their indices (names); null: all."
@@ -57,6 +57,11 @@ class OfflineTrainerConfig(RunRhythm):
         False,
         description="Whether an evaluation comes before the first gradient step, as in sextant adapt (flag).",
     )
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_path_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
     def next_boundary(self, gradient_steps: int) -> int:
         """Gives the first step after this one at which something is due: evaluation, checkpoint or the end."""

@@ -24,6 +24,10 @@ START: dict[str, Any] = {
 """Position of a run that has written nothing."""
 
 
+class DamagedLog(ValueError):
+    """A file of a run that does not hold what was written to it; the message names it and says what can be done."""
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a text file in one step: its old or its new content is there, never half of it."""
     temporary = path.with_name(path.name + ".tmp")
@@ -42,15 +46,14 @@ class CsvTable:
 
         Args:
             path: the CSV file; created at the first row.
+        Raises:
+            DamagedLog: if the file is not a text of rows.
         """
         self.path = path
         self.columns: list[str] = []
         self.num_rows = 0
-        if path.exists():
-            with open(path, encoding="utf-8", newline="") as stream:
-                rows = list(csv.reader(stream))
-            if rows:
-                self.columns, self.num_rows = rows[0], len(rows) - 1
+        if rows := self._lines():
+            self.columns, self.num_rows = rows[0], len(rows) - 1
 
     def append(self, row: Mapping[str, float | int | str]) -> None:
         """Adds a row; columns not seen before are added at the right, empty in the rows above."""
@@ -69,11 +72,11 @@ class CsvTable:
             columns: the columns it had.
             num_rows: the rows it had, header not counted.
         Raises:
-            ValueError: if the file has fewer rows than that.
+            DamagedLog: if the file has fewer rows than that.
         """
         rows = self._rows()
         if len(rows) < num_rows:
-            raise ValueError(f"{self.path} has {len(rows)} rows, {num_rows} were written before the checkpoint")
+            raise DamagedLog(_shorter(self.path, f"{len(rows)} rows", str(num_rows)))
         self.columns, self.num_rows = list(columns), num_rows
         if columns:
             self._rewrite([row[: len(columns)] for row in rows[:num_rows]])
@@ -87,10 +90,17 @@ class CsvTable:
                 os.fsync(stream.fileno())
 
     def _rows(self) -> list[list[str]]:
+        return self._lines()[1:]
+
+    def _lines(self) -> list[list[str]]:
+        """Gives header and rows; nothing where there is no file."""
         if not self.path.exists():
             return []
-        with open(self.path, encoding="utf-8", newline="") as stream:
-            return list(csv.reader(stream))[1:]
+        try:
+            with open(self.path, encoding="utf-8", newline="") as stream:
+                return list(csv.reader(stream))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DamagedLog(f"{self.path} cannot be read: {error}; {_REMEDY}") from error
 
     def _rewrite(self, rows: list[list[str]]) -> None:
         text = io.StringIO()
@@ -175,15 +185,17 @@ class RunLog:
         }
 
     def go_back(self, position: Mapping[str, Any]) -> None:
-        """Drops everything written after a checkpoint's position."""
+        """Drops everything written after a checkpoint's position.
+
+        Raises:
+            DamagedLog: if a file ends before that position.
+        """
         self.metrics.truncate(**position["metrics"])
         self.timing.truncate(**position["timing"])
         self._episodes.flush()
         size = os.path.getsize(self._episodes.name)
         if size < position["episodes_bytes"]:
-            raise ValueError(
-                f"{self._episodes.name} has {size} bytes, the checkpoint was written at {position['episodes_bytes']}"
-            )
+            raise DamagedLog(_shorter(self._episodes.name, f"{size} bytes", str(position["episodes_bytes"])))
         os.truncate(self._episodes.name, position["episodes_bytes"])
         self._episodes.seek(0, os.SEEK_END)
 
@@ -205,6 +217,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int
         elif value is not None:
             flat[name] = json.dumps(value)
     return flat
+
+
+_REMEDY = "put a whole copy back, or start a new run"
+
+
+def _shorter(path: Path | str, found: str, written: str) -> str:
+    return f"{path} has {found}, {written} were written before the checkpoint; {_REMEDY}"
 
 
 def _cell(value: float | int | str | None) -> str:

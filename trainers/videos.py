@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
 
 from trainers.playing import EpisodeNoise, evaluation_mode, select_episodes
 
 if TYPE_CHECKING:
-    import gymnasium
     from torch.utils.tensorboard import SummaryWriter
 
     from agents.interface import Agent
@@ -88,11 +88,11 @@ def film_episodes(
 
     Raises:
         ValueError: if ``count`` is out of range.
-        RuntimeError: if the env renders nothing.
+        RuntimeError: if the env renders nothing, or lacks a package to render with.
     """
     films = []
     directory.mkdir(parents=True, exist_ok=True)
-    with evaluation_mode(agent, seed):
+    with evaluation_mode(agent, seed), _missing_packages_told():
         for rules, specs in protocol.parts(select_episodes(protocol.episodes(seed), count)):
             env = make_single_env(rules)
             try:
@@ -101,6 +101,20 @@ def film_episodes(
             finally:
                 env.close()
     return films
+
+
+@contextmanager
+def _missing_packages_told() -> Iterator[None]:
+    """Turns what Gymnasium raises where it cannot render into one kind of error, with the package of ours to install.
+
+    Raises:
+        RuntimeError: in place of Gymnasium's own errors and of failed imports.
+    """
+    try:
+        yield
+    except (gymnasium.error.Error, ImportError) as error:
+        extra = "; with the tested version: pip install -c constraints.txt -e '.[classic]'"
+        raise RuntimeError(f"{error}{extra if 'pygame' in str(error) else ''}") from error
 
 
 def _film(

@@ -15,7 +15,7 @@ from benchmarks.contestants.bare_learner import BareLearner, keep_freed_memory
 from benchmarks.turns import Turn
 
 SIDE = 1_024
-"""Columns of the first factor, and both sides of the second: large enough for full speed, yet in the cache."""
+"""Columns of the first factor, and both sides of the second: large enough for full speed, small enough for caches."""
 
 
 def flops_of_an_update() -> int:

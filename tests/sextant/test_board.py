@@ -28,3 +28,9 @@ def test_address_is_printed_and_status_handed_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sextant.board.board_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
     assert run_board([tmp_path], port=1234) == 3
     assert "http://localhost:1234/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999_999])
+def test_a_port_that_cannot_be_is_refused(tmp_path, port):
+    with pytest.raises(ConfigError, match=rf"--port {port} is not allowed: expected 0 \(any that is free\) to 65535"):
+        board_command([tmp_path], port, "localhost")

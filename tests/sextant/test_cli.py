@@ -9,6 +9,7 @@ import pytest
 
 from sextant.checkout import CHECKOUT
 from sextant.cli import main
+from sextant.config import compose_train_config
 
 HEAVY = ("torch", "tianshou", "gymnasium", "ale_py", "metaworld", "mujoco", "tensorboard", "matplotlib", "scipy")
 
@@ -83,6 +84,13 @@ def test_whole_numbers_may_be_written_as_floats(capsys):
     shown = capsys.readouterr().out
     assert "total_env_steps: 1000000\n" in shown
     assert "gamma: 1.0\n" in shown
+
+
+@pytest.mark.parametrize(("typed", "expected"), [("/data/x", ["/data/x"]), ("[a,b]", ["a", "b"])])
+def test_the_data_of_an_offline_run_may_be_one_path(typed, expected):
+    offline = ["agent=cql", "env.game=pong", "trainer=offline"]
+    config = compose_train_config([*offline, f"trainer.data={typed}"])
+    assert config.model_dump(mode="json")["trainer"]["data"] == expected
 
 
 def test_refusal_imports_nothing_heavy():
@@ -190,6 +198,13 @@ def test_env_describe(capsys):
     assert "sticky_prob: 0.25" in shown
     assert "predicted_bytes" in shown
     assert "Discrete(6)" in shown
+
+
+def test_env_describe_of_an_env_that_the_agent_does_not_fit(capsys):
+    assert main(["env", "describe", "env=memory_tasks"]) == 0
+    shown = capsys.readouterr().out
+    assert "Discrete(4)" in shown
+    assert "predicted_bytes" not in shown
 
 
 def test_evaluate_hands_its_keys_over(monkeypatch, tmp_path):

@@ -68,6 +68,9 @@ def test_what_a_dataset_holds(tmp_path: Path) -> None:
         assert f"{file.digest}  {file.path.name}" in text
     brief = Console(file=io.StringIO(), width=40)
     describe(tmp_path / "toy", brief=True, console=brief)
+    unverified = Console(file=io.StringIO(), width=40)
+    describe(tmp_path / "toy", console=unverified)
+    assert "digests (as stored, not verified: --verify reads" in printed(unverified)
     assert "digests" not in printed(brief) and "66.7%" in printed(brief)
 
 

@@ -1,7 +1,8 @@
-"""Runs that cannot be written: one clear message, and the last checkpoint intact."""
+"""Runs that cannot be written, and runs whose files were damaged: one clear message, and the last checkpoint intact."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,3 +109,46 @@ def test_missing_data_are_refused_before_torch_is_imported(tmp_path: Path) -> No
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=CHECKOUT)
     assert done.stdout.split("\n")[-2] == "2 False", done.stderr
     assert f"trainer.data: {tmp_path / 'none'} does not exist" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def unfinished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has 2,000 env steps and lost the checkpoint at its end: there is something to resume."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["train", *RUN, "trainer.total_env_steps=2000", f"runs_dir={folder}"]) == 0
+    run_dir = next(folder.glob("*/*/config.yaml")).parent
+    _first, last = sorted(run_dir.glob("checkpoints/[0-9]*"))
+    shutil.rmtree(last)
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "content", "status", "expected"),
+    [
+        ("resume", "config.yaml", b"foo: [", USAGE_ERROR, "cannot be read: while parsing a flow node"),
+        ("evaluate", "config.yaml", b"foo: [", USAGE_ERROR, "put a copy back (TensorBoard shows the config"),
+        ("compare", "config.yaml", b"\xff", USAGE_ERROR, "cannot be read: 'utf-8' codec can't decode byte 0xff"),
+        ("resume", "provenance.json", b'{"sta', FAILURE, "cannot be read: JSONDecodeError('Unterminated string"),
+        ("resume", "provenance.json", b"{}", FAILURE, "KeyError('starts'); put a copy back, or move it away"),
+        ("resume", "metrics.csv", b"env_steps,upd", FAILURE, "has 0 rows, 100 were written before the checkpoint; put"),
+        ("resume", "timing.csv", b"\xff", FAILURE, "can't decode byte 0xff in position 0: invalid start byte; put"),
+        ("resume", "episodes.jsonl", b"{", FAILURE, "has 1 bytes, "),
+    ],
+)
+def test_a_damaged_text_file_is_told_by_name_with_what_can_be_done(
+    unfinished_run: Path,
+    tmp_path: Path,
+    command: str,
+    file: str,
+    content: bytes,
+    status: int,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(unfinished_run, run_dir)
+    (run_dir / file).write_bytes(content)
+    assert main([command, f"run={run_dir}" if command == "evaluate" else str(run_dir)]) == status
+    message = capsys.readouterr().err
+    assert f"sextant: {run_dir / file}" in message
+    assert expected in message

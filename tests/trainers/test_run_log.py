@@ -75,7 +75,7 @@ def test_an_episode_file_shorter_than_its_checkpoint_is_refused(tmp_path: Path) 
     log.close()
     (tmp_path / "episodes.jsonl").write_text("")
     resumed = RunLog(tmp_path)
-    with pytest.raises(ValueError, match="has 0 bytes, the checkpoint was written at 3"):
+    with pytest.raises(ValueError, match="has 0 bytes, 3 were written before the checkpoint; put"):
         resumed.go_back(position)
     resumed.close()
 

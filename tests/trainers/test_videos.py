@@ -47,6 +47,13 @@ class Clock(gymnasium.Env[np.ndarray, Any]):
         self.closed = True
 
 
+class Undrawn(Clock):
+    """Has nothing to draw with."""
+
+    def render(self) -> Any:
+        raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
+
+
 class Protocol:
     id, hash, env_name = "p", "h", "clock"
     evaluation_epsilon, evaluation_policy = 0.5, "greedy"
@@ -111,12 +118,19 @@ def decoded(path: Path, width: int, height: int) -> np.ndarray:
     return np.frombuffer(pixels, np.uint8).reshape(-1, height, width, 3)
 
 
-def film(directory: Path, **changes: Any) -> tuple[list[Film], Clock]:
-    env = Clock()
+def film(directory: Path, env: Clock | None = None, **changes: Any) -> tuple[list[Film], Clock]:
+    env = env or Clock()
     protocol: Any = Protocol()
     agent: Any = Agent()
     options: dict[str, Any] = {"seed": 0, "count": 2, "env_steps": 500} | changes
     return film_episodes(agent, lambda rules: env, protocol, directory, **options), env
+
+
+def test_a_missing_package_is_a_refusal_that_names_the_extra(tmp_path: Path) -> None:
+    env = Undrawn()
+    with pytest.raises(RuntimeError, match=r"pygame is not installed; .* -e '\.\[classic\]'"):
+        film(tmp_path, env)
+    assert env.closed
 
 
 def test_films_are_mp4_files_of_the_first_episodes(tmp_path: Path) -> None:
