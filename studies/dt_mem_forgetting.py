@@ -156,11 +156,11 @@ DT_MEM_FORGETTING = Study(
         ),
         "cpu": scale(
             "an hour on 2 cores with jobs=2",
-            steps=750,
+            steps=500,
             windows=16,
             demonstrations=50,
             seeds=(0, 1, 2),
-            keys=("agent.warmup_steps=75", "trainer.evaluation_envs=10"),
+            keys=("agent.warmup_steps=50", "trainer.evaluation_envs=10"),
             workers=2,
             episodes=10,
             probe_episodes=50,
