@@ -200,7 +200,6 @@ def settled(
     Raises:
         ConfigError: if the agent needs a CUDA device and there is none.
     """
-    from sextant.refusal import ConfigError
     from trainers.threads import available_cpus, choose_torch_threads
 
     config = config.model_copy(update={"device": settled_device(config)})
