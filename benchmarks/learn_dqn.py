@@ -30,6 +30,11 @@ BARE = {
     "fp32": {"bare update, fp32": (), "bare update, fp32, tuned": TUNED},
     "bf16": {"bare update, bf16": ("--bf16",), "bare update, bf16, tuned": ("--bf16", *TUNED)},
 }
+PRODUCTS: dict[str, tuple[str, ...]] = {
+    "matrix products alone, fp32": (),
+    "matrix products alone, bf16": ("--bf16",),
+}
+"""An update's multiplications as one product: about the most that these cores can do, whatever the library."""
 SEXTANT: dict[str, dict[str, tuple[str, ...]]] = {
     "fp32": {"Sextant, fp32, 8 envs": (), "Sextant, fp32, 16 envs": ("--num-envs", "16")},
     "bf16": {
@@ -50,6 +55,8 @@ def contestants(game: str, cleanrl: Path | None, threads: Sequence[int]) -> Iter
         ) -> Contestant:
             return Contestant(name, ["-m", f"benchmarks.contestants.{module}", *arguments], count, unit)
 
+        for name, flags in PRODUCTS.items():
+            yield contestant(name, "matrix_products", [*shared, *flags], unit=BARE_ENV_STEPS)
         for variants in BARE.values():
             for name, flags in variants.items():
                 yield contestant(name, "bare_learner", [*shared, *flags], unit=BARE_ENV_STEPS)
