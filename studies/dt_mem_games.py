@@ -127,7 +127,9 @@ DT_MEM_GAMES = Study(
     question="Trained on the whole replay of a DQN in each of three games, what does one model score in all of them, "
     "with slots and without; and does it help in a fourth game, of which it gets the replay afterwards?",
     reading="Raw scores of different games do not add up; beside the reference they are shares of what our own DQN "
-    "has in its game, greedy, above random play: a small one, trained briefly, not a published score. The page's first "
+    "has in its game, greedy, above random play: a small one, trained briefly, not a published score. Where that DQN "
+    "hardly beats random play, as in Asterix, a share means little, and in Freeway, where steady walking up scores, "
+    "models can leave the DQN far behind whose replay they learned from. The page's first "
     "table is on the held-out game, after equal updates on all of its replay; what starts from scratch got no other "
     "data. Data hold everything that each DQN played, its random beginning included; there is one DQN per game, so the "
     "seeds of the models say nothing about other data. All models see equal numbers of windows in an update, the one "
