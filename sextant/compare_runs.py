@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -189,10 +190,11 @@ def group_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _setting_of(data: Path) -> str:
-    """Gives what makes two runs' data alike: of a run directory its settings, not its seed; of data its path."""
+    """Names what makes two runs' data alike: of a run directory its agent, env and settings, not its seed."""
     if (data / CONFIG_FILE).exists():
         settings = group_settings(load_run_config(data).model_dump(mode="json"))
-        return f"run with {json.dumps(settings, sort_keys=True, default=str)}"
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        return f"replay of {data.resolve().parent.name} ({digest[:8]})"
     return str(data.parent if RUN_NAME.fullmatch(data.name) else data)
 
 
