@@ -155,15 +155,15 @@ DT_MEM_FORGETTING = Study(
             probe_episodes=10,
         ),
         "cpu": scale(
-            "an hour on 2 cores with jobs=2",
+            "half an hour on 2 cores with jobs=2",
             steps=500,
             windows=16,
             demonstrations=50,
-            seeds=(0, 1, 2),
+            seeds=(0, 1),
             keys=("agent.warmup_steps=50", "trainer.evaluation_envs=10"),
             workers=2,
             episodes=10,
-            probe_episodes=50,
+            probe_episodes=40,
         ),
         "gpu": scale(
             "hours on a GPU; resumable",
