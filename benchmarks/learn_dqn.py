@@ -42,6 +42,13 @@ SEXTANT: dict[str, dict[str, tuple[str, ...]]] = {
         "Sextant, bf16, 16 envs": ("--num-envs", "16", "agent.precision=bf16"),
     },
 }
+SPARSE = ("agent.pruning.sparsity=0.95", "agent.pruning.start=0", "agent.pruning.end=1e-6")
+"""Pruned to the end within the first 25 gradient steps, and from then on multiplied by masks after every step."""
+PRUNED: dict[str, tuple[str, ...]] = {
+    "Sextant, fp32, 16 envs": SPARSE,
+    "Sextant, bf16, 16 envs": ("agent.precision=bf16", *SPARSE),
+}
+"""By the name of the contestant that is the same but dense."""
 
 
 def contestants(game: str, cleanrl: Path | None, threads: Sequence[int]) -> Iterator[Contestant]:
@@ -63,6 +70,8 @@ def contestants(game: str, cleanrl: Path | None, threads: Sequence[int]) -> Iter
         for variants in SEXTANT.values():
             for name, overrides in variants.items():
                 yield contestant(name, "sextant_dqn", [*playing, *overrides])
+        for name, overrides in PRUNED.items():
+            yield contestant(f"{name}, pruned", "sextant_dqn", [*playing, "--num-envs", "16", *overrides])
         if cleanrl is not None:
             yield contestant("CleanRL", "cleanrl_dqn", [*playing, "--cleanrl", str(cleanrl.resolve())])
         if importlib.util.find_spec("stable_baselines3") is not None:
@@ -98,6 +107,11 @@ def goals(best: dict[str, Contestant], peer: Contestant | None) -> Iterator[Goal
             yield Goal(
                 f"{ours.name}: env steps/s over those of {peer.name}", median_ratio(ours.rates, peer.rates), times_peer
             )
+    for name in sorted(PRUNED.keys() & best.keys()):
+        if f"{name}, pruned" not in best:
+            continue
+        cost = 1.0 - median_ratio(best[f"{name}, pruned"].rates, best[name].rates)
+        yield Goal(f"{name}: share of training time that pruning costs", cost, 0.03, at_least=False)
 
 
 def result(group: Sequence[Contestant], settings: dict[str, Cell]) -> Result:
