@@ -69,6 +69,11 @@ class Agent(ABC):
             raise TypeError(f"{type(self).__name__} does not learn: it has no algorithm")
         return self._algorithm
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in what acts, trained or frozen; critics and target networks are not counted. 0 for scripts."""
+        return 0 if self._algorithm is None else sum(each.numel() for each in self._algorithm.policy.parameters())
+
     # Acting
 
     def initial_state(self, num_envs: int) -> State:

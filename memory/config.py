@@ -197,17 +197,13 @@ class ReplayConfig(BaseModel):
             ValueError: for spaces without shape, or a capacity below one transition per env.
         """
         self.check_size(observation_space, action_space, num_envs, log)
-        if self.keeps_single_frames(*_shape_and_itemsize(observation_space)):
+        from memory.arrays import array_spec
+
+        shape, dtype = array_spec(observation_space)
+        if self.keeps_single_frames(shape, dtype.itemsize):
             from memory.frame_replay import FrameReplay
 
             return FrameReplay(self, observation_space, action_space, num_envs, rng)
         from memory.replay import TransitionReplay
 
         return TransitionReplay(self, observation_space, action_space, num_envs, rng)
-
-
-def _shape_and_itemsize(space: gym.Space[Any]) -> tuple[tuple[int, ...], int]:
-    from memory.arrays import array_spec
-
-    shape, dtype = array_spec(space)
-    return shape, dtype.itemsize

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sextant.adapt_config import AdaptConfig
 from sextant.base_run import WEIGHTS_FILE, tasks_of
 from sextant.config import TrainConfig, load_run_config, validated
-from sextant.refusal import ConfigError
+from sextant.refusal import ConfigError, refuse_missing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -155,8 +155,7 @@ def _tasks_in(paths: tuple[str, ...]) -> tuple[str, ...]:
     """Gives the tasks in trajectory files, in their order."""
     from memory.trajectory_reading import read_directory
 
-    if missing := [path for path in paths if not Path(path).exists()]:
-        raise ConfigError(f"data: {missing[0]} does not exist (looked for it from {Path.cwd()})")
+    refuse_missing("data", paths)
     files = [file for path in paths for file in read_directory(Path(path), verify=False)]
     return tuple(dict.fromkeys(file.facts.task for file in files if file.num_episodes))
 

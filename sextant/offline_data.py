@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sextant.learner import learns_from_segments
-from sextant.refusal import ConfigError
+from sextant.refusal import ConfigError, refuse_missing
 
 if TYPE_CHECKING:
     import gymnasium
@@ -65,9 +65,7 @@ def open_data(
     trainer: Any = config.trainer
     agent = config.agent
     paths = [Path(path) for path in trainer.data]
-    for path in paths:
-        if not path.exists():
-            raise ConfigError(f"trainer.data: {path} does not exist (looked for it from {Path.cwd()})")
+    refuse_missing("trainer.data", paths)
     runs = [path for path in paths if (path / "config.yaml").exists()]
     if learns_from_segments(config):
         if runs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,13 @@ from sextant.schema import Key, as_mapping, keys, member_for, models_of, nearest
 
 class ConfigError(ValueError):
     """A config or command line that cannot be run; the message says why in a person's words."""
+
+
+def refuse_missing(key: str, paths: Iterable[str | Path]) -> None:
+    """Does nothing if all of these exist. Raises ConfigError naming the key and the first path that does not."""
+    for path in paths:
+        if not Path(path).exists():
+            raise ConfigError(f"{key}: {path} does not exist (looked for it from {Path.cwd()})")
 
 
 def refusal(model: type[BaseModel], data: Mapping[str, Any], error: ValidationError) -> ConfigError:

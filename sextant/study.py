@@ -81,18 +81,23 @@ def run_study(name: str, config: StudyConfig) -> Path:
     stages.run()
     from sextant.compare import run_compare
     from sextant.compare_runs import find_runs
+    from sextant.study_learning import write_learning
     from sextant.study_probes import write_probes
-    from sextant.study_tables import write_sizes, write_tables
+    from sextant.study_sizes import write_sizes
+    from sextant.study_tables import write_tables
 
     out = config.out or folder / "results"
     arms = {folder / arm.name: arm.name for arm in scale.arms}
     probed = write_probes(study, stages, out)  # first: where a probe plays more episodes, these are compared
-    run_compare(list(arms), metric=study.metric, out=out, names=arms)
+    comparison = run_compare(list(arms), metric=study.metric, out=out, names=arms)
     starts = sorted(_starts(folder), key=lambda start: str(start["time"]))
     from trainers.run_log import write_atomically
 
     runs = {arm.name: find_runs([folder / arm.name]) for arm in scale.arms}
-    tables = "\n".join(filter(None, [probed, write_sizes(runs, out), write_tables(study.tables, runs, out)]))
+    sections = [probed, write_sizes(runs, comparison.scores, out)]
+    if study.target_share is not None:
+        sections.append(write_learning(runs, study.target_share, comparison.unit, out))
+    tables = "\n".join(filter(None, [*sections, write_tables(study.tables, runs, out)]))
     table = (out / "table.md").read_text("utf-8")
     pictures = [name for name in PICTURES if (out / name).exists()]
     write_atomically(out / "README.md", page(study, config.scale, table, starts, tables, pictures))
@@ -121,7 +126,7 @@ def page(
         scale_name: what was run.
         table: of the comparison, Markdown.
         starts: provenance of every start of its runs, the last one last.
-        tables: of probes, sizes and metrics, Markdown.
+        tables: of probes, sizes, learning speed and metrics, Markdown.
         pictures: files of `PICTURES` to show (there are no curves where nothing was evaluated twice).
     """
     scale = study.scales[scale_name]

@@ -1,13 +1,12 @@
-"""What the probes of a study were answered, as CSV and as tables."""
+"""What the probes of a study were answered, as tables."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from sextant.study_csv import spread
 from studies import Probe, Study, Transfer
 
 
@@ -42,15 +41,6 @@ def column(probe: Probe, group: str) -> str:
     return f"{probe.name}: {group}" if probe.name else group
 
 
-def answers_csv(answers: Sequence[Answer]) -> str:
-    """Gives one line per run and column."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(Answer.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(vars(answer) for answer in answers)
-    return text.getvalue()
-
-
 def answers_markdown(answers: Sequence[Answer]) -> str:
     """Gives means over seeds as a Markdown section: a line per arm, a column per probe and group."""
     arms = list(dict.fromkeys(answer.arm for answer in answers))
@@ -67,7 +57,7 @@ def answers_markdown(answers: Sequence[Answer]) -> str:
         "",
         "| arm | " + " | ".join(columns) + " |",
         "|---|" + "--:|" * len(columns),
-        *(f"| {arm} | " + " | ".join(_spread(cells.get((arm, each), ())) for each in columns) + " |" for arm in arms),
+        *(f"| {arm} | " + " | ".join(spread(cells.get((arm, each), ())) for each in columns) + " |" for arm in arms),
     ]
     return "\n".join(lines) + "\n"
 
@@ -110,7 +100,7 @@ def transfers_markdown(transfers: Sequence[Transfer], probes: Sequence[Probe], a
         ]
         changes = [backward_transfer(*pair) for pair in zip(own, final, strict=True)]
         lines.append(
-            f"| {transfer.name} | {' | '.join(cells)} | {_spread(changes)} | {_spread([fmean(row) for row in final])} |"
+            f"| {transfer.name} | {' | '.join(cells)} | {spread(changes)} | {spread([fmean(row) for row in final])} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -137,19 +127,24 @@ def normalised_markdown(study: Study, answers: Sequence[Answer]) -> str:
         "|---|" + "--:|" * (len(scale) + 1),
     ]
     for probe in study.probes:
-        columns = {group: column(probe, group) for group in probe.groups if group in scale}
-        for arm in dict.fromkeys(answer.arm for answer in answers if answer.probe in columns.values()):
-            shares: dict[int, list[float]] = {}
-            for group, name in columns.items():
-                one, zero = scale[group].score, scale[group].random_return or 0.0
-                for answer in answers:
-                    if (answer.arm, answer.probe) == (arm, name):
-                        shares.setdefault(answer.seed, []).append((answer.score - zero) / (one - zero))
-            cells = [_spread([row[place] for row in shares.values()]) for place in range(len(columns))]
+        ones = {column(probe, group): scale[group] for group in probe.groups if group in scale}
+        for arm in dict.fromkeys(answer.arm for answer in answers if answer.probe in ones):
+            shares = _shares([answer for answer in answers if answer.arm == arm], ones)
+            cells = [spread([row[place] for row in shares]) for place in range(len(ones))]
             label = f"{arm}, {probe.name}" if probe.name else arm
-            lines.append(f"| {label} | {' | '.join(cells)} | {_spread([fmean(row) for row in shares.values()])} |")
+            lines.append(f"| {label} | {' | '.join(cells)} | {spread([fmean(row) for row in shares])} |")
     return "\n".join(lines) + "\n"
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{fmean(values):.3g} [{min(values):.3g}, {max(values):.3g}]" if values else ""
+def _shares(answers: Sequence[Answer], ones: Mapping[str, Answer]) -> list[list[float]]:
+    """Gives a row for each seed: its score under each probe of `ones`, where 0 is random play and 1 what stands there.
+
+    Raises:
+        KeyError: if a seed was not asked one of them.
+    """
+    scores = {(answer.seed, answer.probe): answer.score for answer in answers}
+    zeros = {probe: one.random_return or 0.0 for probe, one in ones.items()}
+    return [
+        [(scores[seed, probe] - zeros[probe]) / (one.score - zeros[probe]) for probe, one in ones.items()]
+        for seed in dict.fromkeys(answer.seed for answer in answers)
+    ]

@@ -8,16 +8,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from sextant.local_jobs import LocalJobs
 from sextant.run_dirs import RunError
 from sextant.study_answers import (
     Answer,
-    answers_csv,
     answers_markdown,
     column,
     normalised_markdown,
     transfers_markdown,
 )
+from sextant.study_csv import records_csv
 from studies import Probe, Study
 
 if TYPE_CHECKING:
@@ -119,10 +118,7 @@ def ask(probes: Iterable[Probe], stages: Stages) -> list[Answer]:
     """
     asked = questions(probes, stages)
     missing = [question.job for question in asked if question.summary() is None]
-    outcomes = LocalJobs(stages.jobs).run(missing)
-    if wrong := [f"  job {number}: {outcome}" for number, outcome in enumerate(outcomes) if outcome]:
-        failed = f"{len(wrong)} of {len(missing)} evaluations did not finish; the same command goes on"
-        raise RunError("\n".join([failed, *wrong]))
+    stages.finish(missing, "evaluations")
     return [answer for question in asked for answer in question.answers()]
 
 
@@ -140,7 +136,7 @@ def write_probes(study: Study, stages: Stages, out: Path) -> str:
     if not answers:
         return ""
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "probes.csv", answers_csv(answers))
+    write_atomically(out / "probes.csv", records_csv(answers))
     sections = [answers_markdown(answers)]
     asked: Mapping[str, set[str]] = {probe.name: set(probe.groups) for probe in study.probes}
     arms = {answer.arm for answer in answers}

@@ -52,11 +52,21 @@ class Stages:
         for stage in self.scale.stages:
             for name, arguments in stage.datasets.items():
                 run_collect(self._collect_config(name, arguments, self._filled))
-            jobs = list(self._jobs(stage))
-            outcomes = LocalJobs(self.jobs).run(jobs)
-            if wrong := [f"  job {number}: {outcome}" for number, outcome in enumerate(outcomes) if outcome]:
-                failed = f"{len(wrong)} of {len(jobs)} runs did not finish; the same command goes on"
-                raise RunError("\n".join([failed, *wrong]))
+            self.finish(list(self._jobs(stage)), "runs")
+
+    def finish(self, jobs: Sequence[Sequence[str]], what: str) -> None:
+        """Runs commands of ``sextant`` as the study's jobs.
+
+        Args:
+            jobs: of each the command and its arguments.
+            what: they are, in the message: ``runs``.
+        Raises:
+            RunError: if one failed or was stopped.
+        """
+        outcomes = LocalJobs(self.jobs).run(jobs)
+        if wrong := [f"  job {number}: {outcome}" for number, outcome in enumerate(outcomes) if outcome]:
+            failed = f"{len(wrong)} of {len(jobs)} {what} did not finish; the same command goes on"
+            raise RunError("\n".join([failed, *wrong]))
 
     def run_of(self, arm: str, seed: int) -> Path:
         """Gives the directory of the run of an arm that a run of this seed builds on.

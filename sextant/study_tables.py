@@ -1,15 +1,14 @@
-"""Tables of a study's runs: what they measured last, averaged over seeds, and what of adapted models was trained."""
+"""Tables of a study's runs: what they measured last, averaged over seeds."""
 
 from __future__ import annotations
 
 import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from sextant.study_csv import records_csv
 from studies import MetricsTable
 
 
@@ -70,15 +69,6 @@ def tabulate(table: MetricsTable, runs: Mapping[str, Sequence[Path]]) -> list[Ce
     return cells
 
 
-def cells_csv(cells: Sequence[Cell]) -> str:
-    """Gives the cells as CSV, one line each."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(Cell.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(vars(cell) for cell in cells)
-    return text.getvalue()
-
-
 def cells_markdown(table: MetricsTable, cells: Sequence[Cell]) -> str:
     """Gives the means as a Markdown section: a line per metric, a column per arm."""
     arms = list(dict.fromkeys(cell.arm for cell in cells))
@@ -112,44 +102,8 @@ def write_tables(tables: Sequence[MetricsTable], runs: Mapping[str, Sequence[Pat
     for table in tables:
         cells = tabulate(table, runs)
         if cells:
-            write_atomically(out / f"{table.file}.csv", cells_csv(cells))
+            write_atomically(out / f"{table.file}.csv", records_csv(cells))
             sections.append(cells_markdown(table, cells))
         else:
             (out / f"{table.file}.csv").unlink(missing_ok=True)
     return "\n".join(sections)
-
-
-SIZES_FILE = "sizes.csv"
-
-
-def write_sizes(runs: Mapping[str, Sequence[Path]], out: Path) -> str:
-    """Writes how many parameters of adapted models were trained, and gives that as a Markdown section.
-
-    Args:
-        runs: run directories by arm; those of an arm are of one size.
-        out: folder of the results.
-
-    Returns:
-        the section; nothing, and no file, where no run is adapted.
-    """
-    from sextant.base_run import REPORT_FILE
-    from trainers.run_log import write_atomically
-
-    reports = {arm: directories[0] / REPORT_FILE for arm, directories in runs.items() if directories}
-    read = {arm: json.loads(path.read_text("utf-8")) for arm, path in reports.items() if path.exists()}
-    if not read:
-        (out / SIZES_FILE).unlink(missing_ok=True)
-        return ""
-    sizes = {arm: (report["trainable"], report["total"]) for arm, report in read.items()}
-    rows = [f"{arm},{trained},{total}" for arm, (trained, total) in sizes.items()]
-    write_atomically(out / SIZES_FILE, "\n".join(["arm,trained,total", *rows]) + "\n")
-    lines = [
-        "## What is trained",
-        "",
-        "Parameters that an adapted model trains, of all it has.",
-        "",
-        "| arm | trained | of | share |",
-        "|---|--:|--:|--:|",
-        *(f"| {arm} | {trained:,} | {total:,} | {trained / total:.2%} |" for arm, (trained, total) in sizes.items()),
-    ]
-    return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sextant.base_run import REPORT_FILE, start_from_base
 from sextant.learner import OnlineParts, check_device, settled, settled_device
-from sextant.refusal import ConfigError
+from sextant.refusal import ConfigError, refuse_missing
 from sextant.run_dirs import RunError, RunInterrupted, find_run, new_run_dir, only_process, remove_if_empty, run_name
 from sextant.summary import final_metrics, summary_lines
 from sextant.training_evaluation import TrainingEvaluator
@@ -41,7 +41,7 @@ def run_train(config: TrainConfig, *, run_dir: Path | None = None) -> Path:
         RunError: if the directory holds another run, another process is at work in it, or agent and env do not fit.
         RunInterrupted: after SIGTERM or Ctrl-C, when the checkpoint is written.
     """
-    _check_data(config)
+    refuse_missing("trainer.data", getattr(config.trainer, "data", ()))  # before anything heavy is imported
     with _world(config) as world:
         found = find_run(config) if config.resume == "auto" and run_dir is None and world.is_main else None
         if resumed := world.share(str(found or "")):
@@ -91,17 +91,6 @@ def _resume(run_dir: Path, world: World) -> Path:
         except DamagedLog as error:
             raise RunError(str(error)) from error
     return run_dir
-
-
-def _check_data(config: TrainConfig) -> None:
-    """Refuses data that are not there, before anything heavy is imported.
-
-    Raises:
-        ConfigError: naming the path.
-    """
-    for path in getattr(config.trainer, "data", ()):
-        if not Path(path).exists():
-            raise ConfigError(f"trainer.data: {path} does not exist (looked for it from {Path.cwd()})")
 
 
 @contextmanager
@@ -156,12 +145,13 @@ def _train(config: TrainConfig, run_dir: Path, world: World, *, fresh: bool) -> 
             if newest is None:
                 start_from_base(config, agent, run_dir if world.is_main else None, say)
                 parts.restrict_actions(agent)
+                say(f"agent: {config.agent.name}, {agent.num_parameters:,} parameters")
         except (ReplayTooLarge, ConfigError):
             raise
         except ValueError as error:
             raise RunError(str(error)) from error
         if world.is_main:
-            _describe_run(config, run_dir, parts.record())
+            _describe_run(config, run_dir, {**parts.record(), "parameters": agent.num_parameters})
         world.barrier()
         with _run_log(config, run_dir, newest, world, fresh=fresh) as log:
             session = parts.session(

@@ -7,6 +7,7 @@ from studies.dt_mem_forgetting import DT_MEM_FORGETTING
 from studies.dt_mem_games import DT_MEM_GAMES
 from studies.dt_mem_hidden_goal import DT_MEM_HIDDEN_GOAL
 from studies.dt_mem_meta_world import DT_MEM_META_WORLD
+from studies.dt_mem_ml45 import DT_MEM_ML45
 from studies.dt_mem_t_maze import DT_MEM_T_MAZE
 from studies.precision import PRECISION
 from studies.pruning import PRUNING
@@ -22,6 +23,7 @@ _ALL = (
     DT_MEM_T_MAZE,
     DT_MEM_META_WORLD,
     DT_MEM_HIDDEN_GOAL,
+    DT_MEM_ML45,
     DT_MEM_FORGETTING,
     DT_MEM_GAMES,
 )

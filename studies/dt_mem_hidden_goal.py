@@ -33,13 +33,14 @@ def hidden(benchmark: str, workers: int, train_episodes: int) -> dict[str, tuple
     }
 
 
-def adapted(steps: int, demonstrations: tuple[int, ...], episodes: int) -> tuple[Arm, ...]:
+def adapted(steps: int, every: int, demonstrations: tuple[int, ...], episodes: int) -> tuple[Arm, ...]:
     """Gives every way of adapting, at equal updates, for every number of demonstrations of a task.
 
     Args:
         steps: gradient steps.
+        every: so many an evaluation; before the first one the base has been evaluated already.
         demonstrations: of each task.
-        episodes: played after the last step, over all tasks. Before the first one the base has been evaluated already.
+        episodes: of each evaluation, over all tasks.
     """
     small = (NEW_PARTS_RATE,)
     ways = {
@@ -55,7 +56,7 @@ def adapted(steps: int, demonstrations: tuple[int, ...], episodes: int) -> tuple
     }
     length = (
         f"total_gradient_steps={steps}",
-        f"evaluate_every_gradient_steps={steps}",
+        f"evaluate_every_gradient_steps={every}",
         f"evaluation_episodes={episodes}",
         "trainer.evaluate_at_start=false",
     )
@@ -79,6 +80,7 @@ DT_MEM_HIDDEN_GOAL = Study(
     "was tuned. Demonstrations are of other goals than those played in evaluations. The probes tell how the models do "
     "that are adapted: on their training tasks, and on the held-out ones without any demonstration. The paper adapts "
     "far larger models to five tasks of ML45; a difference here confirms or refutes nothing at that size.",
+    target_share=0.8,
     probes=(
         Probe("training tasks", ("protocol=mw-eval-1-train", "num_episodes=100"), BASES),
         Probe("held-out tasks, no demonstration", ("num_episodes=50",), BASES),
@@ -143,7 +145,7 @@ DT_MEM_HIDDEN_GOAL = Study(
                     datasets=hidden("ML10", 2, 50),
                 ),
             ),
-            arms=adapted(300, (1, 5, 25), 15),
+            arms=adapted(300, 300, (1, 5, 25), 15),
             seeds=(0, 1),
         ),
         "gpu": Scale(
@@ -168,7 +170,7 @@ DT_MEM_HIDDEN_GOAL = Study(
                     datasets=hidden("ML45", 16, 100),
                 ),
             ),
-            arms=adapted(2000, (1, 5, 25), 125),
+            arms=adapted(2000, 100, (1, 5, 25), 125),
             seeds=(0, 1, 2),
         ),
     },

@@ -1,6 +1,7 @@
 """Is a Decision Transformer with a working memory a better multi-task policy than one without, at equal size?"""
 
-from studies.study import Arm, Scale, Study
+from studies.sequence_models import models
+from studies.study import Arm, Probe, Scale, Study
 
 EXPERT, MIXED = "trainer.data=[{data}/expert]", "trainer.data=[{data}/mixed]"
 
@@ -14,29 +15,28 @@ def demonstrations(benchmark: str, episodes: int, workers: int) -> dict[str, tup
     }
 
 
-def arms(wider: int) -> tuple[Arm, ...]:
-    """Gives the models on expert data, and those that a return can tell something on mixed data.
+def arms(windows: int, *, narrower: int, wider: int) -> tuple[Arm, ...]:
+    """Gives the models on expert data, some of them in other sizes, and those on mixed data that learn from returns.
 
     Args:
+        windows: of one context each, in an update.
+        narrower: width of the small models.
         wider: width at which the plain model has as many parameters as the one with memory.
     """
-    models = {
-        "BC": ("agent=behaviour_cloning",),
-        "DT": ("agent=decision_transformer",),
-        "DT-same-total": ("agent=decision_transformer", f"agent.width={wider}"),
-        "RMDT": ("agent=rmdt",),
-        "DT-Mem": ("agent=dt_mem",),
+    named = models(windows)
+    sizes = {
+        "DT-small": (*named["DT"], f"agent.width={narrower}"),
+        "DT-same-total": (*named["DT"], f"agent.width={wider}"),
+        "DT-Mem-small": (*named["DT-Mem"], f"agent.width={narrower}"),
     }
-    made = [Arm(f"{name}-expert", (*overrides, EXPERT)) for name, overrides in models.items()]
-    mixed = ("BC", "DT", "DT-Mem")
-    return (*made, *(Arm(f"{name}-mixed", (*models[name], MIXED)) for name in mixed))
+    experts = tuple(Arm(f"{name}-expert", (*keys, EXPERT)) for name, keys in (named | sizes).items())
+    return (*experts, *(Arm(f"{name}-mixed", (*named[name], MIXED)) for name in ("BC", "DT", "DT-Mem")))
 
 
 TRAINING = (
     "env=metaworld",
     "env.evaluation_preset=mw-eval-1-stop",
     "trainer=offline",
-    "agent.batch_size=32",
     "agent.learning_rate=3e-4",
     "agent.balance=tasks",
     "agent.return_scale=200",
@@ -48,11 +48,17 @@ DT_MEM_META_WORLD = Study(
     question="Does a working memory help a multi-task Decision Transformer on MT10, beside the same backbone without "
     "it and beside a wider one of the same total?",
     reading="With the goal in sight the state is nearly Markov: plain cloning should do as well as anything, and a "
-    "large gap would rather be a sign of a defect. Runs are short (2,500 gradient steps), so that a gap may be one of "
-    "learning speed as well as of skill. The models with a memory learn from three segments in a row where the others "
-    "learn from one: at equal rows and updates they see three times as many steps, which alone may explain their lead. "
-    "The paper's claims of transfer and of tenfold smaller models are about other tasks and sizes, and are not tested "
-    "here.",
+    "large gap would rather be a sign of a defect. Runs are short, so that a gap may be one of learning speed as well "
+    "as of skill: the table of learning speed tells updates and seconds apart. All models learn from equally many "
+    "windows of one context in an update; those with a memory from pairs of consecutive ones, through which gradients "
+    "pass. A memory that is not read is one whose model must do with its context alone. The paper's claims of transfer "
+    "and of tenfold smaller models are about other tasks and sizes, and are not tested here: the small models have "
+    "about a quarter of the parameters of the others.",
+    probes=(
+        Probe("in the end", ("num_episodes=200",)),
+        Probe("memory not read", ("num_episodes=200", "memory_use=zeroed_read"), ("RMDT-expert", "DT-Mem-expert")),
+    ),
+    target_share=0.8,
     scales={
         "smoke": Scale(
             takes="two minutes on 2 cores",
@@ -64,14 +70,13 @@ DT_MEM_META_WORLD = Study(
                 "agent.warmup_steps=10",
                 "trainer.total_gradient_steps=60",
                 "trainer.checkpoint_every_gradient_steps=60",
+                "trainer.evaluate_every_gradient_steps=30",
                 "trainer.evaluation_episodes=2",
                 "env.workers=sync",
             ),
-            arms=(
-                Arm("BC-expert", ("agent=behaviour_cloning", EXPERT)),
-                Arm("DT-Mem-expert", ("agent=dt_mem", EXPERT)),
-            ),
+            arms=tuple(Arm(f"{name}-expert", (*models(32)[name], EXPERT)) for name in ("BC", "DT-Mem")),
             seeds=(0,),
+            probe_episodes=2,
             datasets={
                 "expert": (
                     "env=metaworld",
@@ -90,13 +95,15 @@ DT_MEM_META_WORLD = Study(
                 "env.benchmark=MT10",
                 "agent.warmup_steps=200",
                 "trainer.total_gradient_steps=2500",
-                "trainer.checkpoint_every_gradient_steps=2500",
-                "trainer.evaluation_episodes=200",
+                "trainer.checkpoint_every_gradient_steps=500",
+                "trainer.evaluate_every_gradient_steps=500",
+                "trainer.evaluation_episodes=20",
                 "trainer.evaluation_envs=10",
                 "env.workers=sync",
             ),
-            arms=arms(138),
+            arms=arms(16, narrower=64, wider=138),
             seeds=(0, 1, 2),
+            probe_episodes=100,
             datasets=demonstrations("MT10", 50, 2),
         ),
         "gpu": Scale(
@@ -106,16 +113,16 @@ DT_MEM_META_WORLD = Study(
                 "env.benchmark=MT10",
                 "device=cuda",
                 "agent.precision=bf16",
-                "agent.batch_size=256",
                 "agent.num_layers=4",
                 "agent.num_heads=8",
                 "agent.width=512",
                 "trainer.total_gradient_steps=50000",
                 "trainer.checkpoint_every_gradient_steps=5000",
-                "trainer.evaluation_episodes=200",
+                "trainer.evaluate_every_gradient_steps=2500",
+                "trainer.evaluation_episodes=100",
                 "trainer.evaluation_envs=16",
             ),
-            arms=arms(544),
+            arms=arms(256, narrower=256, wider=544),
             seeds=(0, 1, 2),
             datasets=demonstrations("MT10", 100, 16),
         ),

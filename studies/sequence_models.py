@@ -14,6 +14,7 @@ def models(windows: int) -> dict[str, tuple[str, ...]]:
     """
     pairs = (f"agent.batch_size={windows // 2}", "agent.num_segments=2")
     return {
+        "BC": ("agent=behaviour_cloning", f"agent.batch_size={windows}"),
         "DT": ("agent=decision_transformer", f"agent.batch_size={windows}"),
         "RMDT": ("agent=rmdt", *pairs),
         "DT-Mem": ("agent=dt_mem", *pairs),

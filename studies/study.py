@@ -160,6 +160,8 @@ class Study:
         transfers: of arms that are probed, printed below the probes.
         references: for a group of tasks, the arm whose score there counts as 1 and random play's as 0; its probe is
             asked with ``random_baseline=true``. Printed below the probes.
+        target_share: of the best score during training, in (0, 1]: the page tells scores during training, and how soon
+            each arm had that share; None for neither.
     """
 
     name: str
@@ -172,3 +174,4 @@ class Study:
     probes: tuple[Probe, ...] = ()
     transfers: tuple[Transfer, ...] = ()
     references: Mapping[str, str] = field(default_factory=dict)
+    target_share: float | None = None

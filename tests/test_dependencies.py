@@ -1,7 +1,12 @@
 """Who may import whom, read from the source of every file."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -46,3 +51,18 @@ def test_imports_follow_the_rules(file):
     assert ours <= MAY_IMPORT[package], f"{file} imports {sorted(ours - MAY_IMPORT[package])}"
     for library, places in ONLY_IN.items():
         assert library not in names or file.as_posix().startswith(places), f"{file} imports {library}"
+
+
+def test_every_library_imported_is_declared():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    declared = {_normalised(re.split(r"[\[<>=]", requirement)[0]) for requirement in requirements}
+    distributions = packages_distributions()
+    for file in FILES:
+        for name in set(imported(file)) - set(PACKAGES) - sys.stdlib_module_names:
+            owners = {_normalised(owner) for owner in distributions.get(name, [name])}
+            assert owners & declared, f"{file} imports {name}, which pyproject.toml does not ask for"
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sextant import cli
+from sextant import cli, commands
 from sextant.adapt_config import read_adapt_config
 from sextant.checkout import CHECKOUT, PACKAGES
 from sextant.collect_config import read_collect_config
@@ -41,7 +41,7 @@ def blocks(text: str, *languages: str) -> Iterator[str]:
             yield body.replace("\\\n", " ")
 
 
-def commands() -> Iterator[tuple[str, str]]:
+def documented_commands() -> Iterator[tuple[str, str]]:
     """Gives every command of every page, without the program's name, with the page's path."""
     for page in PAGES:
         text, name = page.read_text(encoding="utf-8"), page.relative_to(CHECKOUT).as_posix()
@@ -53,7 +53,7 @@ def commands() -> Iterator[tuple[str, str]]:
         yield from ((name, command) for command in IN_TEXT.findall(FENCE.sub("", text)))
 
 
-COMMANDS = sorted(set(commands()))
+COMMANDS = sorted(set(documented_commands()))
 
 
 def test_the_commands_are_found():
@@ -76,14 +76,14 @@ def study(options: Any) -> None:
 
 
 READERS: dict[Callable[..., int], Callable[[Any], object]] = {
-    cli._train: train,
-    cli._study: study,
-    cli._collect: lambda options: read_collect_config(options.overrides),
-    cli._adapt: lambda options: read_adapt_config(options.overrides),
-    cli._evaluate: lambda options: read_evaluate_config(options.overrides),
-    cli._export: lambda options: read_export_config(options.overrides),
-    cli._env_describe: lambda options: compose_train_config(options.overrides, lenient=True),
-    cli._config_show: lambda options: compose_train_config(options.overrides, lenient=True),
+    commands.train: train,
+    commands.study: study,
+    commands.collect: lambda options: read_collect_config(options.overrides),
+    commands.adapt: lambda options: read_adapt_config(options.overrides),
+    commands.evaluate: lambda options: read_evaluate_config(options.overrides),
+    commands.export: lambda options: read_export_config(options.overrides),
+    commands.env_describe: lambda options: compose_train_config(options.overrides, lenient=True),
+    commands.config_show: lambda options: compose_train_config(options.overrides, lenient=True),
 }
 
 

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from analysis.compare import RunScore
 from sextant.adapt_config import read_adapt_config
 from sextant.cli import main
 from sextant.refusal import ConfigError
 from sextant.study import StudyConfig, read_study_config, run_study
 from sextant.study_answers import Answer, answers_markdown, normalised_markdown, transfers_markdown
+from sextant.study_csv import records_csv
+from sextant.study_learning import Evaluated, learning_markdown, seconds_until
 from sextant.study_probes import write_probes
+from sextant.study_sizes import write_sizes
 from sextant.study_stages import Stages
-from sextant.study_tables import cells_csv, cells_markdown, last_values, tabulate, write_sizes
+from sextant.study_tables import cells_markdown, last_values, tabulate
 from studies import STUDIES, Arm, MetricsTable, Probe, Scale, Stage, Study, Transfer
 
 TINY = Study(
@@ -35,6 +39,7 @@ TINY = Study(
                 "agent.replay.capacity=1000",
                 "trainer.total_env_steps=200",
                 "trainer.checkpoint_every_env_steps=200",
+                "trainer.evaluate_every_env_steps=100",
                 "threads=1",
             ),
             arms=(
@@ -49,6 +54,7 @@ TINY = Study(
         MetricsTable("diagnostics", "Diagnostics", "diagnostic", ("diagnostics/",)),
         MetricsTable("nothing", "Nothing", "nothing", ("no/such/",)),
     ),
+    target_share=0.5,
 )
 
 
@@ -101,7 +107,15 @@ def test_a_study_runs_to_its_page_and_goes_on(
     with (out / "diagnostics.csv").open() as file:
         found = [(row["arm"], row["metric"]) for row in csv.DictReader(file)]
     assert {("slow", "parameter_norm"), ("fast", "parameter_norm"), ("fast", "effective_rank")} <= set(found)
-    assert page.index("## Sparsity") < page.index("## Diagnostics") < page.index("## How to read it")
+    with (out / "learning.csv").open() as file:
+        learned = [(row["arm"], row["steps"], float(row["seconds"]) > 0) for row in csv.DictReader(file)]
+    assert learned == [(arm, steps, True) for arm in ("slow", "fast") for steps in ("104", "200")]  # of 8 envs
+    assert (
+        page.index("## Learning speed")
+        < page.index("## Sparsity")
+        < page.index("## Diagnostics")
+        < page.index("## How to read it")
+    )
     assert not (out / "nothing.csv").exists()
     runs = sorted(tmp_path.glob("tiny-smoke/*/*/*/metrics.csv"))
     times = [path.stat().st_mtime_ns for path in runs]
@@ -129,7 +143,7 @@ def test_tables_hold_the_last_values_of_each_run_and_their_means(tmp_path: Path)
         ("a", "one", 4.0, 3.0, 5.0, 2),
         ("a", "two", 5.0, 5.0, 5.0, 1),
     ]
-    assert cells_csv(cells).splitlines() == [
+    assert records_csv(cells).splitlines() == [
         "arm,metric,mean,least,most,seeds", "a,one,4.0,3.0,5.0,2", "a,two,5.0,5.0,5.0,1"
     ]  # fmt: skip
     both = tabulate(MetricsTable("ys", "The ys", "y", ("y/",)), runs)
@@ -203,14 +217,43 @@ def test_scores_are_set_beside_a_reference_and_random_play() -> None:
     assert lines[-1] == "| m | 0.25 [0, 0.5] | 0.75 [0.5, 1] | 0.5 [0.25, 0.75] |"
 
 
-def test_sizes_are_those_of_adapted_runs(tmp_path: Path) -> None:
-    for name in ("adapted", "new"):
+def test_sizes_stand_beside_scores_where_they_differ(tmp_path: Path) -> None:
+    for name in ("adapted", "new", "old"):
         (tmp_path / name).mkdir()
     (tmp_path / "adapted" / "adaptation.json").write_text(json.dumps({"trainable": 1536, "total": 12_288}))
-    text = write_sizes({"LoRA": [tmp_path / "adapted"], "DT": [tmp_path / "new"]}, tmp_path)
-    assert text.splitlines()[-1] == "| LoRA | 1,536 | 12,288 | 12.50% |"
-    assert (tmp_path / "sizes.csv").read_text() == "arm,trained,total\nLoRA,1536,12288\n"
-    assert write_sizes({"DT": [tmp_path / "new"]}, tmp_path) == "" and not (tmp_path / "sizes.csv").exists()
+    starts = [{"parameters": 20_000}, {"parameters": 20_000}]
+    (tmp_path / "new" / "provenance.json").write_text(json.dumps({"starts": starts}))
+    scores = [
+        RunScore("LoRA", run, seed, task, score, 10, 60)
+        for run, seed, task, score in (("a", 0, "x", 0.2), ("a", 0, "y", 0.6), ("b", 1, "x", 0.5), ("b", 1, "y", 0.7))
+    ] + [RunScore("DT", "c", 0, "x", 1.0, 10, 60)]
+    runs = {"LoRA": [tmp_path / "adapted"], "DT": [tmp_path / "new"], "unknown": [tmp_path / "old"]}
+    assert write_sizes(runs, scores, tmp_path).splitlines()[-2:] == [
+        "| LoRA | 12,288 | 1,536 | 12.50% | 0.5 [0.4, 0.6] |",
+        "| DT | 20,000 | 20,000 | 100.00% | 1 [1, 1] |",
+    ]
+    with (tmp_path / "sizes.csv").open() as file:
+        assert [(row["arm"], row["total"], row["trained"]) for row in csv.DictReader(file)] == [
+            ("LoRA", "12288", "1536"), ("DT", "20000", "20000")
+        ]  # fmt: skip
+    assert write_sizes({"DT": [tmp_path / "new"]}, scores, tmp_path) == "" and not (tmp_path / "sizes.csv").exists()
+
+
+def test_learning_speed_is_told_in_updates_and_in_seconds(tmp_path: Path) -> None:
+    timing = tmp_path / "timing.csv"
+    timing.write_text("gradient_steps,gradient_steps_per_second,learner_share\n10,5,1\n30,10,1\n40,1,1\n")
+    assert [seconds_until(timing, steps) for steps in (5, 10, 20, 30, 40)] == [1, 2, 3, 4, 14]
+    found = [
+        *(Evaluated("slow", 0, steps, steps / 2, score) for steps, score in ((10, 0.1), (20, 0.6), (30, 0.79))),
+        *(Evaluated("fast", 0, steps, steps * 3, score) for steps, score in ((10, 0.9), (20, 0.5), (30, 1.0))),
+        *(Evaluated("fast", 1, steps, steps * 5, score) for steps, score in ((10, 0.2), (20, 1.0), (30, 1.0))),
+    ]
+    text = learning_markdown(found, 0.8, "gradient steps")
+    assert "The best is 1 (fast, 30)" in text and "80% of it" in text
+    assert text.splitlines()[-2:] == [
+        "| slow | 0.1 | 0.6 | 0.79 | 0 of 1 |  |  |",
+        "| fast | 0.55 | 0.75 | 1 | 2 of 2 | 15 [10, 20] | 65 [30, 100] |",
+    ]
 
 
 def test_what_cannot_run_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
