@@ -204,6 +204,6 @@ class ReplayConfig(BaseModel):
             from memory.frame_replay import FrameReplay
 
             return FrameReplay(self, observation_space, action_space, num_envs, rng)
-        from memory.replay import TransitionReplay
+        from memory.transition_replay import TransitionReplay
 
         return TransitionReplay(self, observation_space, action_space, num_envs, rng)

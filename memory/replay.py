@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from tianshou.data import Batch, SegmentTree
 
-from memory.arrays import array_spec, checked_array, checked_env_ids, same_rows
+from memory.arrays import array_spec, checked_array, checked_env_ids
 from memory.prioritised import Priorities
 from memory.replay_buffer import RingBuffer
 from memory.replay_state import load_replay, replay_data, replay_state
@@ -408,28 +408,3 @@ class Replay(RingBuffer):
             ValueError: if they were made by a replay of other shape, or do not cover every held transition.
         """
         load_replay(self, chunks, state)
-
-
-class TransitionReplay(Replay):
-    """Keeps ``obs`` and ``obs_next`` of every transition as they come: vector observations, or on-policy rollouts."""
-
-    def _allocate_obs(self) -> dict[str, np.ndarray]:
-        shape = (self.maxsize, *self.obs_shape)
-        return {name: allocate(shape, self.obs_dtype, self.config.directory) for name in ("obs", "obs_next")}
-
-    def _is_open(self, env_ids: np.ndarray) -> np.ndarray:
-        return (self.ring.num_added_E[env_ids] > 0) & ~self._done[self.ring.newest_E[env_ids]]
-
-    def _continues(self, env_ids: np.ndarray, obs: np.ndarray) -> np.ndarray:
-        return same_rows(self._fields["obs_next"][self.ring.newest_E[env_ids]], obs)
-
-    def _write_obs(self, env_ids: np.ndarray, obs: np.ndarray, obs_next: np.ndarray, starts: np.ndarray) -> None:
-        index = self.ring.next_slots(env_ids)
-        self._fields["obs"][index] = obs
-        self._fields["obs_next"][index] = obs_next
-
-    def _detach(self, env_ids: np.ndarray) -> None:
-        pass
-
-    def _gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._fields["obs"][indices], self._fields["obs_next"][indices]

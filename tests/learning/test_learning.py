@@ -84,24 +84,27 @@ def test_pendulum_is_learned(tmp_path: Path) -> None:
     assert random_score("agent=sac", "env=classic", "env.id=Pendulum-v1") <= -800
 
 
+DQN_ON_PIXELS = (
+    "agent=dqn",
+    "env=classic",
+    "env.id=pixel-catch-v0",
+    "agent.network.padding=valid",
+    "agent.learning_rate=5e-4",
+    "agent.gamma=0.97",
+    "agent.learning_starts=500",
+    "agent.epsilon_decay=2000",
+    "agent.target_update_period=200",
+    "agent.replay.capacity=6000",
+    "trainer.total_env_steps=6000",
+    "trainer.checkpoint_every_env_steps=6000",
+)
+DQN_ON_PIXELS_BAR = 0.8
+
+
 @pytest.mark.slow
 def test_a_convolutional_dqn_learns_a_game_from_pixels(tmp_path: Path) -> None:
-    _, score = train(
-        tmp_path,
-        "agent=dqn",
-        "env=classic",
-        "env.id=pixel-catch-v0",
-        "agent.network.padding=valid",
-        "agent.learning_rate=5e-4",
-        "agent.gamma=0.97",
-        "agent.learning_starts=500",
-        "agent.epsilon_decay=2000",
-        "agent.target_update_period=200",
-        "agent.replay.capacity=6000",
-        "trainer.total_env_steps=6000",
-        "trainer.checkpoint_every_env_steps=6000",
-    )
-    assert score >= 0.8
+    _, score = train(tmp_path, *DQN_ON_PIXELS)
+    assert score >= DQN_ON_PIXELS_BAR
     assert random_score("agent=dqn", "env=classic", "env.id=pixel-catch-v0") <= 0.2
 
 

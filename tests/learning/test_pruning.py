@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.learning.test_learning import random_score, train
+from tests.learning.test_learning import DQN_ON_PIXELS, DQN_ON_PIXELS_BAR, random_score, train
 from trainers.evaluation_files import load_evaluations
 
 
@@ -33,3 +33,11 @@ def test_a_pruned_dqn_learns_cartpole(tmp_path: Path) -> None:
     assert len(scores) == 20
     assert max(scores[16:]) >= 450  # the dense bar, of policies after the last mask update at 80 % of the run
     assert random_score("agent=ppo_classic", "env=classic") <= 50
+
+
+@pytest.mark.slow
+def test_a_pruned_dqn_learns_a_game_from_pixels(tmp_path: Path) -> None:
+    """The bar is that of the dense one; random play stays below 0.2, as its own test shows."""
+    run_dir, score = train(tmp_path, *DQN_ON_PIXELS, "agent.pruning.sparsity=0.9")
+    assert final_sparsity(run_dir) == pytest.approx(0.9, abs=0.001)
+    assert score >= DQN_ON_PIXELS_BAR

@@ -100,6 +100,7 @@ UNIT_ATOMS = ["agent.value_min=-1", "agent.value_max=1"]
 @pytest.mark.parametrize(
     ("agent", "env_steps", "extra"),
     [
+        ("c51", 4_000, UNIT_ATOMS),
         ("rainbow", 4_000, UNIT_ATOMS),
         ("der", 5_000, [*UNIT_ATOMS, "agent.noisy_sigma=0.1"]),
         ("drq", 4_500, []),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from memory import ReplayConfig
 from memory.frame_replay import FrameReplay
-from memory.replay import Replay, TransitionReplay
+from memory.replay import Replay
+from memory.transition_replay import TransitionReplay
 from tests.memory.reference import FRAME, TERMINATED, TRUNCATED, RandomEnvs, ReferenceReplay
 
 Op = tuple[str, int, list[int]]

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 import memory.storage
 from memory import ReplayConfig, ReplayTooLarge
 from memory.frame_replay import FrameReplay
-from memory.replay import Replay, TransitionReplay
+from memory.replay import Replay
+from memory.transition_replay import TransitionReplay
 
 ATARI = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
 VECTOR = gym.spaces.Box(-1, 1, (39,), np.float32)
