@@ -1,15 +1,11 @@
 """Several games from the replay of DQN: one model for all, with and without slots, and a game held out."""
 
+from dataclasses import dataclass
+
 from studies.sequence_models import NEW_PARTS_RATE
 from studies.study import Arm, Probe, Scale, Stage, Study
 
-GAMES, HELD_OUT = ("asterix", "breakout", "space_invaders"), "freeway"
-ATARI_GAMES, ATARI_HELD_OUT = ("breakout", "qbert", "seaquest"), "pong"
-
-SPACES = {
-    "minatar": ("env.all_channels=true", "env.full_action_space=true"),
-    "atari": ("env.full_action_space=true",),
-}
+MODELS = ("BC", "DT", "DT-Mem")
 SMALL = (
     "agent.context_length=8",
     "agent.width=64",
@@ -21,36 +17,69 @@ SMALL = (
     "agent.decay=cosine",
 )
 """A multi-game model for a CPU: 7 tokens a step, four of them patches of 5x5 cells."""
-
 SLOTS = ("agent.memory.kind=slots", "agent.memory.num_slots=16", "agent.memory.chunk=2")
 
 
-def replays(suite: str, games: tuple[str, ...], suffix: str, keys: tuple[str, ...]) -> Stage:
+@dataclass(frozen=True)
+class Suite:
+    """Games of one kind, and what their names are made of.
+
+    Attributes:
+        name: of the env.
+        games: that the models learn.
+        held_out: the game that they go on with.
+        keys: of the env, so that all of its games have the same spaces.
+        suffix: of the arms' names.
+        task_prefix: of the tasks' names.
+    """
+
+    name: str
+    games: tuple[str, ...]
+    held_out: str
+    keys: tuple[str, ...]
+    suffix: str = ""
+    task_prefix: str = ""
+
+    @property
+    def all_games(self) -> tuple[str, ...]:
+        """Those learned, and the held-out one."""
+        return (*self.games, self.held_out)
+
+    def dqn(self, game: str) -> str:
+        """Gives the name of the arm whose replay of a game is learned from."""
+        return f"DQN-{game}{self.suffix}"
+
+
+ALL_ACTIONS = "env.full_action_space=true"
+MINATAR = Suite(
+    "minatar",
+    ("asterix", "breakout", "space_invaders"),
+    "freeway",
+    ("env.all_channels=true", ALL_ACTIONS),
+    task_prefix="minatar-",
+)
+ATARI = Suite("atari", ("breakout", "qbert", "seaquest"), "pong", (ALL_ACTIONS,), suffix="-atari")
+
+
+def replays(suite: Suite, keys: tuple[str, ...]) -> Stage:
     """Gives the stage in which a DQN learns each game by itself, keeping all it plays.
 
     Args:
         suite: of the games.
-        games: held-out one included.
-        suffix: of the arms' names.
         keys: agent and length.
     """
     return Stage(
-        arms=tuple(Arm(f"DQN-{game}{suffix}", (f"env.game={game}",)) for game in games),
-        common=(*keys, f"env={suite}", *SPACES[suite]),
+        arms=tuple(Arm(suite.dqn(game), (f"env.game={game}",)) for game in suite.all_games),
+        common=(*keys, f"env={suite.name}", *suite.keys),
         seeds=(0,),
     )
 
 
-def models(
-    suite: str, games: tuple[str, ...], held_out: str, suffix: str, windows: int, keys: tuple[str, ...]
-) -> Stage:
+def models(suite: Suite, windows: int, keys: tuple[str, ...]) -> Stage:
     """Gives the stage in which the models of several games are trained, all at the same number of windows in an update.
 
     Args:
-        suite: of the games.
-        games: that are learned.
-        held_out: the game whose data are collected too.
-        suffix: of the arms' names.
+        suite: of the games; the data of the held-out one are collected too.
         windows: in an update; even. The model with slots sees them as pairs of consecutive ones.
         keys: size, length and evaluations.
     """
@@ -59,33 +88,29 @@ def models(
         "agent.return_prediction=null",
         "agent.acting.target.kind=quantile",
     )
-    arms = {
-        "BC": (f"agent.batch_size={windows}", *unconditioned),
-        "DT": (f"agent.batch_size={windows}",),
-        "DT-Mem": (f"agent.batch_size={windows // 2}", "agent.num_segments=2", *SLOTS),
-    }
-    data = ",".join("{data}/" + game for game in games)
+    whole, pairs = f"agent.batch_size={windows}", (f"agent.batch_size={windows // 2}", "agent.num_segments=2")
+    overrides = ((whole, *unconditioned), (whole,), (*pairs, *SLOTS))
+    data = ",".join("{data}/" + game for game in suite.games)
     return Stage(
-        arms=tuple(Arm(f"{name}{suffix}", overrides) for name, overrides in arms.items()),
+        arms=tuple(Arm(f"{name}{suite.suffix}", each) for name, each in zip(MODELS, overrides, strict=True)),
         common=(
             "agent=multi_game_dt",
             "env=games",
-            f"env.suite={suite}",
-            f"env.games=[{','.join(games)}]",
+            f"env.suite={suite.name}",
+            f"env.games=[{','.join(suite.games)}]",
             "trainer=offline",
             f"trainer.data=[{data}]",
             *keys,
         ),
-        datasets={game: ("policy=replay", f"run={{run:DQN-{game}{suffix}}}") for game in (*games, held_out)},
+        datasets={game: ("policy=replay", f"run={{run:{suite.dqn(game)}}}") for game in suite.all_games},
     )
 
 
-def adapted(held_out: str, suffix: str, steps: int, episodes: int) -> tuple[Arm, ...]:
+def adapted(suite: Suite, steps: int, episodes: int) -> tuple[Arm, ...]:
     """Gives the ways of going on with the held-out game, at equal updates.
 
     Args:
-        held_out: the game.
-        suffix: of the bases' names.
+        suite: of the game.
         steps: gradient steps.
         episodes: played after the last step.
     """
@@ -98,26 +123,26 @@ def adapted(held_out: str, suffix: str, steps: int, episodes: int) -> tuple[Arm,
     }
     shared = (
         "per_task=true",
-        "data=[{data}/" + held_out + "]",
+        "data=[{data}/" + suite.held_out + "]",
         f"total_gradient_steps={steps}",
         f"evaluate_every_gradient_steps={steps}",
         f"evaluation_episodes={episodes}",
         "trainer.evaluate_at_start=false",
     )
     return tuple(
-        Arm(f"{name}-{held_out}{suffix}", (f"method={method}", *keys, *shared), base + suffix)
+        Arm(f"{name}-{suite.held_out}{suite.suffix}", (f"method={method}", *keys, *shared), base + suite.suffix)
         for name, (base, method, keys) in ways.items()
     )
 
 
-def probes(games: tuple[str, ...], held_out: str, suffix: str, task_prefix: str) -> tuple[Probe, ...]:
+def probes(suite: Suite) -> tuple[Probe, ...]:
     """Gives the evaluations that the page tells: every model in every game, and every DQN in its own."""
-    groups = {f"{game}{suffix}": (f"{task_prefix}{game}",) for game in games}
-    together = tuple(f"{name}{suffix}" for name in ("BC", "DT", "DT-Mem"))
+    groups = {f"{game}{suite.suffix}": (f"{suite.task_prefix}{game}",) for game in suite.games}
+    together = tuple(f"{name}{suite.suffix}" for name in MODELS)
     return (
-        Probe("own game", ("random_baseline=true",), tuple(f"DQN-{game}{suffix}" for game in (*games, held_out))),
+        Probe("own game", ("random_baseline=true",), tuple(map(suite.dqn, suite.all_games))),
         Probe("", (), together, groups),
-        Probe("memory not read", ("memory_use=zeroed_read",), (f"DT-Mem{suffix}",), groups),
+        Probe("memory not read", ("memory_use=zeroed_read",), together[-1:], groups),
     )
 
 
@@ -137,17 +162,15 @@ DT_MEM_GAMES = Study(
     "three times the learning rate; no rate was tuned. Lee et al. 2022 train on 41 Atari games, with models of 10 to "
     "200 million parameters; Kang et al. 2024 report their memory on such games too. Neither can be confirmed or "
     "refuted at this size.",
-    probes=(*probes(GAMES, HELD_OUT, "", "minatar-"), *probes(ATARI_GAMES, ATARI_HELD_OUT, "-atari", "")),
-    references={name: f"DQN-{name}" for name in (*GAMES, *(f"{game}-atari" for game in ATARI_GAMES))},
+    probes=(*probes(MINATAR), *probes(ATARI)),
+    references={f"{game}{suite.suffix}": suite.dqn(game) for suite in (MINATAR, ATARI) for game in suite.games},
     scales={
         "smoke": Scale(
             takes="three minutes on 2 cores with jobs=2",
             common=(),
             before=(
                 replays(
-                    "minatar",
-                    (*GAMES, HELD_OUT),
-                    "",
+                    MINATAR,
                     (
                         "agent=dqn_minatar",
                         "agent.learning_starts=500",
@@ -158,10 +181,7 @@ DT_MEM_GAMES = Study(
                     ),
                 ),
                 models(
-                    "minatar",
-                    GAMES,
-                    HELD_OUT,
-                    "",
+                    MINATAR,
                     8,
                     (
                         *SMALL,
@@ -174,7 +194,7 @@ DT_MEM_GAMES = Study(
                     ),
                 ),
             ),
-            arms=adapted(HELD_OUT, "", 20, 2),
+            arms=adapted(MINATAR, 20, 2),
             seeds=(0,),
             probe_episodes=3,
         ),
@@ -183,9 +203,7 @@ DT_MEM_GAMES = Study(
             common=(),
             before=(
                 replays(
-                    "minatar",
-                    (*GAMES, HELD_OUT),
-                    "",
+                    MINATAR,
                     (
                         "agent=dqn_minatar",
                         "trainer.total_env_steps=100000",
@@ -193,10 +211,7 @@ DT_MEM_GAMES = Study(
                     ),
                 ),
                 models(
-                    "minatar",
-                    GAMES,
-                    HELD_OUT,
-                    "",
+                    MINATAR,
                     32,
                     (
                         *SMALL,
@@ -209,7 +224,7 @@ DT_MEM_GAMES = Study(
                     ),
                 ),
             ),
-            arms=adapted(HELD_OUT, "", 400, 10),
+            arms=adapted(MINATAR, 400, 10),
             seeds=(0, 1, 2),
         ),
         "gpu": Scale(
@@ -217,9 +232,7 @@ DT_MEM_GAMES = Study(
             common=(),
             before=(
                 replays(
-                    "atari",
-                    (*ATARI_GAMES, ATARI_HELD_OUT),
-                    "-atari",
+                    ATARI,
                     (
                         "agent=dqn",
                         "device=cuda",
@@ -228,10 +241,7 @@ DT_MEM_GAMES = Study(
                     ),
                 ),
                 models(
-                    "atari",
-                    ATARI_GAMES,
-                    ATARI_HELD_OUT,
-                    "-atari",
+                    ATARI,
                     64,
                     (
                         "device=cuda",
@@ -244,7 +254,7 @@ DT_MEM_GAMES = Study(
                     ),
                 ),
             ),
-            arms=adapted(ATARI_HELD_OUT, "-atari", 5000, 10),
+            arms=adapted(ATARI, 5000, 10),
             seeds=(0, 1, 2),
         ),
     },
