@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 """Okabe and Ito's colours (Color Universal Design, 2008), told apart by colour-blind readers too."""
+DASHES = ("-", "--", ":", "-.")
+"""One more each time the colours begin anew."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _COLUMNS = 3
 
@@ -63,9 +65,10 @@ def curves_figure(curves: Sequence[Curve], title: str, x_label: str = "env steps
 
 
 def _draw_curve(panel: Axes, curve: Curve, position: int) -> None:
-    colour = COLOURS[position % len(COLOURS)]
+    colour, dashes = COLOURS[position % len(COLOURS)], DASHES[position // len(COLOURS) % len(DASHES)]
     seeds = f"{len(curve.values)} seed" + ("s" if len(curve.values) > 1 else "")
-    panel.plot(curve.env_steps, curve.mean, color=colour, linewidth=1.8, label=f"{curve.group} (mean of {seeds})")
+    label = f"{curve.group} (mean of {seeds})"
+    panel.plot(curve.env_steps, curve.mean, color=colour, linestyle=dashes, linewidth=1.8, label=label)
     if curve.band is not None:
         panel.fill_between(curve.env_steps, *curve.band, color=colour, alpha=0.2, linewidth=0)
     elif len(curve.values) > 1:

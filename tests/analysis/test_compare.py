@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.compare import ALL_TASKS, METRICS, EpisodeScores, RunScore, compare_scores, improvements
-from analysis.curves import align, choose_column, read_columns
+from analysis.curves import Curve, align, choose_column, read_columns
 from analysis.figures import curves_figure, save_png, scores_figure
 from analysis.statistics import iqm
 
@@ -139,3 +139,10 @@ def test_figures_are_png_files(tmp_path: Path) -> None:
     for name in ("curves.png", "scores.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "scores.png"]
+
+
+def test_no_two_groups_are_drawn_alike() -> None:
+    steps = np.arange(3.0)
+    curves = [Curve(f"group {number}", "pong", "return", steps, steps[None]) for number in range(20)]
+    lines = [line for line in curves_figure(curves, "curves").axes[0].get_lines() if line.get_label()[0] != "_"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
