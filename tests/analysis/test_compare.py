@@ -144,5 +144,9 @@ def test_figures_are_png_files(tmp_path: Path) -> None:
 def test_no_two_groups_are_drawn_alike() -> None:
     steps = np.arange(3.0)
     curves = [Curve(f"group {number}", "pong", "return", steps, steps[None]) for number in range(20)]
-    lines = [line for line in curves_figure(curves, "curves").axes[0].get_lines() if line.get_label()[0] != "_"]
+    lines = [
+        line
+        for line in curves_figure(curves, "curves").axes[0].get_lines()
+        if not str(line.get_label()).startswith("_")
+    ]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
