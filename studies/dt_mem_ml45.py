@@ -83,7 +83,7 @@ DT_MEM_ML45 = Study(
             probe_episodes=45,
         ),
         "cpu": Scale(
-            takes="forty minutes on 2 cores with jobs=2",
+            takes="an hour on 2 cores with jobs=2",
             common=(),
             before=(
                 bases(
