@@ -6,7 +6,6 @@ length and env replaced. What it takes from its base, and when, is in :mod:`sext
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from sextant.adapt_config import AdaptConfig
 from sextant.base_run import WEIGHTS_FILE, tasks_of
 from sextant.config import TrainConfig, load_run_config, validated
 from sextant.refusal import ConfigError, refuse_missing
+from sextant.training_evaluation import evaluation_scores
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -190,10 +190,3 @@ def _result_lines(configs: list[TrainConfig], run_dirs: list[Path]) -> list[str]
         shown = [f"{score:>10.4g}" for score in (scores[steps[0]], scores[steps[-1]], max(scores.values()))]
         lines.append(f"{tasks:<32}{''.join(shown)}  {run_dir}")
     return lines
-
-
-def evaluation_scores(run_dir: Path) -> dict[int, float]:
-    """Gives a run's evaluation scores by gradient steps: success rates where the env knows success, else returns."""
-    with open(run_dir / "metrics.csv", encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row.get("eval/return_mean")]
-    return {int(row["gradient_steps"]): float(row.get("eval/success_rate") or row["eval/return_mean"]) for row in rows}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.compare import ALL_TASKS
 from sextant.compare import improvement_text, interval_text
+from sextant.table_text import records_csv, rows_csv
 
 if TYPE_CHECKING:
     from analysis.compare import Improvement, Metric, Row
@@ -43,8 +42,8 @@ def write_comparison(comparison: Comparison, metric: Metric, curves: Sequence[Cu
     directory = comparison.directory
     directory.mkdir(parents=True, exist_ok=True)
     title = f"{metric.title}, {checkpoint} checkpoint"
-    write_atomically(directory / "table.csv", _csv([_csv_row(row) for row in comparison.rows]))
-    write_atomically(directory / "runs.csv", _csv([vars(score) for score in comparison.scores]))
+    write_atomically(directory / "table.csv", rows_csv([_csv_row(row) for row in comparison.rows]))
+    write_atomically(directory / "runs.csv", records_csv(comparison.scores))
     write_atomically(directory / "table.md", markdown(comparison, title))
     points = [(score.group, score.task, score.score) for score in comparison.scores]
     save_png(scores_figure(comparison.rows, points, title, metric.title), directory / "scores.png")
@@ -173,11 +172,3 @@ def _csv_row(row: Row) -> dict[str, Any]:
         "most": row.high,
         "interval": row.note,
     }
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

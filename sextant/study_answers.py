@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sextant.study_csv import spread
+from sextant.table_text import spread
 from studies import Probe, Study, Transfer
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from sextant.study_csv import records_csv, spread
+from sextant.table_text import records_csv, spread
 
 LEARNING_FILE = "learning.csv"
-TIMING_FILE = "timing.csv"
 
 
 @dataclass(frozen=True)
@@ -33,39 +31,32 @@ class Evaluated:
     score: float
 
 
-def evaluated(arm: str, run: Path) -> Iterator[Evaluated]:
-    """Gives the evaluations of a run during training, in order.
-
-    Raises:
-        ValueError: if an evaluation cannot be read.
-    """
+def evaluated(arm: str, run: Path) -> list[Evaluated]:
+    """Gives the evaluations of a run during training, in order."""
     from sextant.config import load_run_config
-    from trainers.evaluation_files import load_evaluations
+    from sextant.training_evaluation import evaluation_scores
 
-    seed = load_run_config(run).seed
-    found = {each.env_steps: each for each in load_evaluations(run) if each.policy == "training"}
-    for steps in sorted(found):
-        summary = found[steps].summary
-        score = summary.get("success_rate", summary["return_mean"])
-        yield Evaluated(arm, seed, steps, seconds_until(run / TIMING_FILE, steps), score)
+    seed, scores = load_run_config(run).seed, evaluation_scores(run)
+    seconds = seconds_until(run / "timing.csv", list(scores))
+    found = zip(scores.items(), seconds, strict=True)
+    return [Evaluated(arm, seed, steps, spent, score) for (steps, score), spent in found]
 
 
-def seconds_until(timing_csv: Path, steps: int) -> float:
-    """Gives the time a run trained until a step, from the speeds it wrote.
+def seconds_until(timing_csv: Path, steps: Sequence[int]) -> list[float]:
+    """Gives the times a run trained until some steps, from the speeds it wrote.
 
     Args:
         timing_csv: of the run: steps, and steps per second since the line before.
         steps: as the run counts.
     """
-    seconds, before = 0.0, 0
-    with open(timing_csv, encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        axis = (reader.fieldnames or ["env_steps"])[0]
-        for row in reader:
-            now = min(int(row[axis]), steps)
-            seconds += (now - before) / float(row[f"{axis}_per_second"]) if now > before else 0.0
-            before = max(before, now)
-    return seconds
+    import numpy as np
+
+    from analysis.curves import read_columns
+
+    columns = read_columns(timing_csv)
+    ends, speeds = columns.get("gradient_steps_per_second") or columns["env_steps_per_second"]
+    seconds = np.cumsum(np.diff(ends, prepend=0.0) / speeds)
+    return [float(each) for each in np.interp(steps, [0.0, *ends], [0.0, *seconds])]
 
 
 def write_learning(runs: Mapping[str, Sequence[Path]], share: float, unit: str, out: Path) -> str:

@@ -16,7 +16,7 @@ from sextant.study_answers import (
     normalised_markdown,
     transfers_markdown,
 )
-from sextant.study_csv import records_csv
+from sextant.table_text import records_csv
 from studies import Probe, Study
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from sextant.study_csv import records_csv
+from sextant.table_text import records_csv
 
 if TYPE_CHECKING:
     from analysis.compare import RunScore

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from sextant.study_csv import records_csv
+from sextant.table_text import records_csv
 from studies import MetricsTable
 
 

@@ -140,3 +140,14 @@ def score_of(summary: Mapping[str, Any]) -> float:
     if "success_rate" in summary:
         return float(summary["success_rate"])
     return float(summary["human_normalised" if {"tasks", "human_normalised"} <= summary.keys() else "return_mean"])
+
+
+def evaluation_scores(run_dir: Path) -> dict[int, float]:
+    """Gives a run's evaluation scores by its steps: success rates where the env knows success, else returns."""
+    from analysis.curves import read_columns
+
+    columns = read_columns(run_dir / "metrics.csv")
+    for name in ("eval/success_rate", "eval/return_mean"):
+        if name in columns:
+            return {int(step): float(score) for step, score in zip(*columns[name], strict=True)}
+    return {}

@@ -1,6 +1,6 @@
 """Tasks one after the other: what is forgotten, and does a memory or a part of one's own for each task keep it?"""
 
-from studies.sequence_models import NEW_PARTS_RATE, models
+from studies.sequence_models import NEW_PARTS_RATE, NOT_AT_START, adaptation_length, models
 from studies.study import Arm, Probe, Scale, Stage, Study, Transfer
 
 GROUPS = {
@@ -50,10 +50,8 @@ def adapted(number: int, steps: int, episodes: int) -> tuple[Arm, ...]:
     keys = (
         "data=[{data}/expert]",
         f"tasks={tasks(number)}",
-        f"total_gradient_steps={steps}",
-        f"evaluate_every_gradient_steps={steps}",
-        f"evaluation_episodes={episodes}",
-        "trainer.evaluate_at_start=false",
+        *adaptation_length(steps, steps, episodes),
+        NOT_AT_START,
     )
     whole = (Arm(full(model, number), ("method=full", *keys), base=full(model, number - 1)) for model in MODELS)
     apart = (

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from studies.sequence_models import NEW_PARTS_RATE
+from studies.sequence_models import NOT_AT_START, WAYS, adaptation_length, adapted_arms
 from studies.study import Arm, Probe, Scale, Stage, Study
 
 MODELS = ("BC", "DT", "DT-Mem")
@@ -114,24 +114,15 @@ def adapted(suite: Suite, steps: int, episodes: int) -> tuple[Arm, ...]:
         steps: gradient steps.
         episodes: played after the last step.
     """
-    ways = {
-        "DT-full": ("DT", "full", ()),
-        "DT-LoRA": ("DT", "lora", ("where=transformer", NEW_PARTS_RATE)),
-        "DT-scratch": ("DT", "scratch", ()),
-        "DT-Mem-full": ("DT-Mem", "full", ()),
-        "DT-Mem-LoRA": ("DT-Mem", "lora", ("where=both", NEW_PARTS_RATE)),
-    }
-    shared = (
+    ways = {name: WAYS[name] for name in ("DT-full", "DT-LoRA", "DT-scratch", "DT-Mem-full")}
+    return adapted_arms(
+        ways | {"DT-Mem-LoRA": WAYS["DT-Mem-LoRA-both"]},
         "per_task=true",
         "data=[{data}/" + suite.held_out + "]",
-        f"total_gradient_steps={steps}",
-        f"evaluate_every_gradient_steps={steps}",
-        f"evaluation_episodes={episodes}",
-        "trainer.evaluate_at_start=false",
-    )
-    return tuple(
-        Arm(f"{name}-{suite.held_out}{suite.suffix}", (f"method={method}", *keys, *shared), base + suite.suffix)
-        for name, (base, method, keys) in ways.items()
+        *adaptation_length(steps, steps, episodes),
+        NOT_AT_START,
+        suffix=f"-{suite.held_out}{suite.suffix}",
+        base_suffix=suite.suffix,
     )
 
 

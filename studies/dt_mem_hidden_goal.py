@@ -1,6 +1,6 @@
 """Goals unseen, tasks held out: what does a memory add, and which part must be trained to adapt?"""
 
-from studies.sequence_models import NEW_PARTS_RATE, model_arms
+from studies.sequence_models import LARGE, NOT_AT_START, WAYS, adaptation_length, adapted_arms, model_arms
 from studies.study import Arm, Probe, Scale, Stage, Study
 
 TRAINING = (
@@ -13,6 +13,16 @@ TRAINING = (
     "agent.return_scale=200",
     "agent.use_reward_tokens=true",
 )
+
+BASES_ON_CPU = (
+    "env.workers=sync",
+    "agent.warmup_steps=200",
+    "trainer.total_gradient_steps=2500",
+    "trainer.checkpoint_every_gradient_steps=2500",
+    "trainer.evaluation_episodes=50",
+    "trainer.evaluation_envs=10",
+)
+"""How the models that are adapted are trained at scale cpu."""
 
 
 def hidden(benchmark: str, workers: int, train_episodes: int) -> dict[str, tuple[str, ...]]:
@@ -42,28 +52,11 @@ def adapted(steps: int, every: int, demonstrations: tuple[int, ...], episodes: i
         demonstrations: of each task.
         episodes: of each evaluation, over all tasks.
     """
-    small = (NEW_PARTS_RATE,)
-    ways = {
-        "DT-full": ("DT", "full", ()),
-        "DT-scratch": ("DT", "scratch", ()),
-        "DT-LoRA": ("DT", "lora", ("where=transformer", *small)),
-        "DT-Mem-full": ("DT-Mem", "full", ()),
-        "DT-Mem-heads": ("DT-Mem", "heads", small),
-        "DT-Mem-slots": ("DT-Mem", "initial_slots", small),
-        "DT-Mem-LoRA-memory": ("DT-Mem", "lora", ("where=memory", *small)),
-        "DT-Mem-LoRA-transformer": ("DT-Mem", "lora", ("where=transformer", *small)),
-        "DT-Mem-LoRA-both": ("DT-Mem", "lora", ("where=both", *small)),
-    }
-    length = (
-        f"total_gradient_steps={steps}",
-        f"evaluate_every_gradient_steps={every}",
-        f"evaluation_episodes={episodes}",
-        "trainer.evaluate_at_start=false",
-    )
+    length = (*adaptation_length(steps, every, episodes), NOT_AT_START)
     return tuple(
-        Arm(f"{name}-k{k}", (f"method={method}", *keys, "data=[{data}/test]", f"episodes_per_task={k}", *length), base)
+        arm
         for k in demonstrations
-        for name, (base, method, keys) in ways.items()
+        for arm in adapted_arms(WAYS, "data=[{data}/test]", f"episodes_per_task={k}", *length, suffix=f"-k{k}")
     )
 
 
@@ -135,12 +128,7 @@ DT_MEM_HIDDEN_GOAL = Study(
                     common=(
                         *TRAINING,
                         "env.benchmark=ML10",
-                        "env.workers=sync",
-                        "agent.warmup_steps=200",
-                        "trainer.total_gradient_steps=2500",
-                        "trainer.checkpoint_every_gradient_steps=2500",
-                        "trainer.evaluation_episodes=50",
-                        "trainer.evaluation_envs=10",
+                        *BASES_ON_CPU,
                     ),
                     datasets=hidden("ML10", 2, 50),
                 ),
@@ -157,11 +145,7 @@ DT_MEM_HIDDEN_GOAL = Study(
                     common=(
                         *TRAINING,
                         "env.benchmark=ML45",
-                        "device=cuda",
-                        "agent.precision=bf16",
-                        "agent.width=512",
-                        "agent.num_layers=4",
-                        "agent.num_heads=8",
+                        *LARGE,
                         "trainer.total_gradient_steps=50000",
                         "trainer.checkpoint_every_gradient_steps=5000",
                         "trainer.evaluation_episodes=50",

@@ -1,6 +1,6 @@
 """Is a Decision Transformer with a working memory a better multi-task policy than one without, at equal size?"""
 
-from studies.sequence_models import models
+from studies.sequence_models import LARGE, models
 from studies.study import Arm, Probe, Scale, Study
 
 EXPERT, MIXED = "trainer.data=[{data}/expert]", "trainer.data=[{data}/mixed]"
@@ -113,11 +113,7 @@ DT_MEM_META_WORLD = Study(
             common=(
                 *TRAINING,
                 "env.benchmark=MT10",
-                "device=cuda",
-                "agent.precision=bf16",
-                "agent.num_layers=4",
-                "agent.num_heads=8",
-                "agent.width=512",
+                *LARGE,
                 "trainer.total_gradient_steps=50000",
                 "trainer.checkpoint_every_gradient_steps=5000",
                 "trainer.evaluate_every_gradient_steps=2500",

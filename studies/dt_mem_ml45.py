@@ -1,8 +1,8 @@
 """A third of ML45's training tasks, goals unseen: what is done of the others, and what do demonstrations add?"""
 
 from envs.metaworld.tasks import split_tasks
-from studies.dt_mem_hidden_goal import TRAINING, hidden
-from studies.sequence_models import NEW_PARTS_RATE, model_arms
+from studies.dt_mem_hidden_goal import BASES_ON_CPU, TRAINING, hidden
+from studies.sequence_models import LARGE, WAYS, adaptation_length, adapted_arms, model_arms
 from studies.study import Arm, Probe, Scale, Stage, Study
 
 TASKS = split_tasks("ML45", None, "train")
@@ -21,22 +21,9 @@ def adapted(steps: int, every: int, episodes: int) -> tuple[Arm, ...]:
         every: so many an evaluation, from before the first one on.
         episodes: of each evaluation, over all five tasks.
     """
-    ways = {
-        "DT-full": ("DT", "full", ()),
-        "DT-scratch": ("DT", "scratch", ()),
-        "DT-Mem-full": ("DT-Mem", "full", ()),
-        "DT-Mem-LoRA-memory": ("DT-Mem", "lora", ("where=memory", NEW_PARTS_RATE)),
-        "DT-Mem-LoRA-both": ("DT-Mem", "lora", ("where=both", NEW_PARTS_RATE)),
-    }
-    length = (
-        f"total_gradient_steps={steps}",
-        f"evaluate_every_gradient_steps={every}",
-        f"evaluation_episodes={episodes}",
-    )
-    return tuple(
-        Arm(name, (f"method={method}", *keys, "data=[{data}/test]", *length), base)
-        for name, (base, method, keys) in ways.items()
-    )
+    names = ("DT-full", "DT-scratch", "DT-Mem-full", "DT-Mem-LoRA-memory", "DT-Mem-LoRA-both")
+    ways = {name: WAYS[name] for name in names}
+    return adapted_arms(ways, "data=[{data}/test]", *adaptation_length(steps, every, episodes))
 
 
 def bases(windows: int, *keys: str, data: dict[str, tuple[str, ...]]) -> Stage:
@@ -88,12 +75,7 @@ DT_MEM_ML45 = Study(
             before=(
                 bases(
                     16,
-                    "env.workers=sync",
-                    "agent.warmup_steps=200",
-                    "trainer.total_gradient_steps=2500",
-                    "trainer.checkpoint_every_gradient_steps=2500",
-                    "trainer.evaluation_episodes=50",
-                    "trainer.evaluation_envs=10",
+                    *BASES_ON_CPU,
                     data=hidden("ML45", 2, 25),
                 ),
             ),
@@ -107,11 +89,7 @@ DT_MEM_ML45 = Study(
             before=(
                 bases(
                     256,
-                    "device=cuda",
-                    "agent.precision=bf16",
-                    "agent.width=512",
-                    "agent.num_layers=4",
-                    "agent.num_heads=8",
+                    *LARGE,
                     "trainer.total_gradient_steps=20000",
                     "trainer.checkpoint_every_gradient_steps=5000",
                     "trainer.evaluation_episodes=50",

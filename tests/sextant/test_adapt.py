@@ -20,7 +20,7 @@ from memory.data_summary import DataSummary
 from memory.trajectories import Episode
 from memory.trajectory_facts import TrajectoryFacts
 from memory.trajectory_store import TrajectoryWriter, consolidate
-from sextant.adapt import adapted_config, env_of_task, evaluation_scores, run_adapt
+from sextant.adapt import adapted_config, env_of_task, run_adapt
 from sextant.adapt_config import read_adapt_config
 from sextant.adapters_bank import load_bank, write_bank
 from sextant.base_run import find_weights, merged_summary
@@ -31,6 +31,7 @@ from sextant.evaluate import build_acting_agent, run_evaluate
 from sextant.learner import build_agent
 from sextant.offline_learner import load_data_summary
 from sextant.train import run_resume, run_train
+from sextant.training_evaluation import evaluation_scores
 from trainers.offline import OfflineSession
 from trainers.seeding import Seeds
 

@@ -15,12 +15,12 @@ from sextant.cli import main
 from sextant.refusal import ConfigError
 from sextant.study import StudyConfig, read_study_config, run_study
 from sextant.study_answers import Answer, answers_markdown, normalised_markdown, transfers_markdown
-from sextant.study_csv import records_csv
 from sextant.study_learning import Evaluated, learning_markdown, seconds_until
 from sextant.study_probes import write_probes
 from sextant.study_sizes import write_sizes
 from sextant.study_stages import Stages
 from sextant.study_tables import cells_markdown, last_values, tabulate
+from sextant.table_text import records_csv
 from studies import STUDIES, Arm, MetricsTable, Probe, Scale, Stage, Study, Transfer
 
 TINY = Study(
@@ -242,7 +242,7 @@ def test_sizes_stand_beside_scores_where_they_differ(tmp_path: Path) -> None:
 def test_learning_speed_is_told_in_updates_and_in_seconds(tmp_path: Path) -> None:
     timing = tmp_path / "timing.csv"
     timing.write_text("gradient_steps,gradient_steps_per_second,learner_share\n10,5,1\n30,10,1\n40,1,1\n")
-    assert [seconds_until(timing, steps) for steps in (5, 10, 20, 30, 40)] == [1, 2, 3, 4, 14]
+    assert seconds_until(timing, (5, 10, 20, 30, 40)) == [1, 2, 3, 4, 14]
     found = [
         *(Evaluated("slow", 0, steps, steps / 2, score) for steps, score in ((10, 0.1), (20, 0.6), (30, 0.79))),
         *(Evaluated("fast", 0, steps, steps * 3, score) for steps, score in ((10, 0.9), (20, 0.5), (30, 1.0))),
