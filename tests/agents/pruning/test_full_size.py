@@ -78,7 +78,13 @@ def test_the_nature_cnn_is_exact_at_every_mask_update() -> None:
     assert final_counts(optimizer) == list(NATURE)
 
 
-@pytest.mark.parametrize(("width", "steps"), [(1, DUE), (2, DUE[::10]), (3, DUE[::20]), (4, DUE[::25]), (5, DUE[::25])])
+@pytest.mark.parametrize(
+    ("width", "steps"),
+    [
+        *((1, DUE), (2, DUE[::10]), (3, DUE[::20]), (4, DUE[::25]), (5, DUE[::25])),
+        *(pytest.param(width, DUE, marks=pytest.mark.slow) for width in (2, 3, 4, 5)),
+    ],
+)
 def test_impala_is_exact_at_mask_updates(width: int, steps: list[int]) -> None:
     optimizer = pruned(ImpalaCnnConfig(width=width))
     update_masks(optimizer, steps)

@@ -83,6 +83,16 @@ def test_any_agent_is_pruned_from_the_command_line_and_presets_can_be_undone() -
     assert compose_train_config(["agent=pruned_dqn", "agent.pruning=null"]).agent.pruning is None
 
 
+def test_pruned_rainbow_is_rainbow_on_the_papers_network() -> None:
+    rainbow, pruned = (
+        compose_train_config([f"agent={name}"]).agent.model_dump() for name in ("rainbow", "pruned_rainbow")
+    )
+    assert (pruned["network"]["kind"], pruned["network"]["width"]) == ("impala_cnn", 3)
+    assert PruningConfig(**pruned["pruning"]) == PruningConfig(sparsity=0.95, distribution="erk")
+    differing = {key for key in rainbow if rainbow[key] != pruned[key]}
+    assert rainbow.keys() == pruned.keys() and differing == {"network", "pruning"}
+
+
 def test_bad_settings_are_refused_with_their_name() -> None:
     with pytest.raises(ConfigError, match=r"agent\.pruning\.sparsity"):
         compose_train_config(["agent.pruning.sparsity=1.5"])
