@@ -3,6 +3,7 @@
 Plain data: importing this package is cheap. ``sextant study`` runs it.
 """
 
+from studies.dt_mem_adaptation import DT_MEM_ADAPTATION
 from studies.dt_mem_forgetting import DT_MEM_FORGETTING
 from studies.dt_mem_games import DT_MEM_GAMES
 from studies.dt_mem_hidden_goal import DT_MEM_HIDDEN_GOAL
@@ -23,6 +24,7 @@ _ALL = (
     DT_MEM_T_MAZE,
     DT_MEM_META_WORLD,
     DT_MEM_HIDDEN_GOAL,
+    DT_MEM_ADAPTATION,
     DT_MEM_ML45,
     DT_MEM_FORGETTING,
     DT_MEM_GAMES,
