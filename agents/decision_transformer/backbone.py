@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MLP_FACTOR = 4
 BetweenLayers = Callable[[int, Tensor], Tensor]
 """From the number of a block and its tokens after attention to the tokens its MLP gets."""
+EarlierTokens = Callable[[int, Tensor], Tensor | None]
+"""From the number of a block and the tokens it gets to earlier ones BCD that they see too."""
 
 
 class SelfAttention(nn.Module):
@@ -43,16 +45,18 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BLD: Tensor, mask_LL: Tensor | None) -> Tensor:
-        """Gives what the tokens gather, BLD.
+    def forward(self, x_BLD: Tensor, mask_LL: Tensor | None, num_earlier: int = 0) -> Tensor:
+        """Gives what the tokens gather, BLD; only (B, L - C, D) where the first C are earlier ones.
 
         Args:
             x_BLD: tokens.
-            mask_LL: bool, True where a row's token sees a column's, (L, L) or (B, 1, L, L); None: those up to itself.
+            mask_LL: bool, True where a row's token sees a column's, (L, L) or (B, 1, L, L), (B, 1, L - C, L) with
+                earlier ones; None: those up to itself.
+            num_earlier: C, how many of the first tokens are seen and gather nothing themselves.
         """
         heads = self.qkv(x_BLD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         gathered_BHLP = F.scaled_dot_product_attention(
-            heads[0],
+            heads[0, :, :, num_earlier:],
             heads[1],
             heads[2],
             attn_mask=mask_LL,
@@ -81,7 +85,11 @@ class Block(nn.Module):
         self.adapter = None if config.adapter is None else BottleneckAdapter(config.width, config.adapter)
 
     def forward(
-        self, x_BLD: Tensor, mask_LL: Tensor | None, between: Callable[[Tensor], Tensor] | None = None
+        self,
+        x_BLD: Tensor,
+        mask_LL: Tensor | None,
+        between: Callable[[Tensor], Tensor] | None = None,
+        earlier_BCD: Tensor | None = None,
     ) -> Tensor:
         """Gives the tokens after the block, BLD.
 
@@ -89,8 +97,14 @@ class Block(nn.Module):
             x_BLD: tokens.
             mask_LL: see `SelfAttention`.
             between: applied to the tokens after attention, such as a memory.
+            earlier_BCD: what this block was given before, seen besides.
         """
-        x_BLD = x_BLD + self.attention(self.norm1(x_BLD), mask_LL)
+        if earlier_BCD is None:
+            gathered_BLD = self.attention(self.norm1(x_BLD), mask_LL)
+        else:
+            seen_BLD = torch.cat((earlier_BCD, x_BLD), 1)
+            gathered_BLD = self.attention(self.norm1(seen_BLD), mask_LL, earlier_BCD.shape[1])
+        x_BLD = x_BLD + gathered_BLD
         if between is not None:
             x_BLD = between(x_BLD)
         y_BLD = self.dropout(self.mlp_out(self.activation(self.mlp_in(self.norm2(x_BLD)))))
@@ -111,16 +125,28 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_layers)])
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, x_BLD: Tensor, mask_LL: Tensor | None, between: BetweenLayers | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BLD: Tensor,
+        mask_LL: Tensor | None,
+        between: BetweenLayers | None = None,
+        earlier: EarlierTokens | None = None,
+    ) -> Tensor:
         """Gives the normalised tokens after all blocks, BLD.
 
         Args:
             x_BLD: tokens.
             mask_LL: see `SelfAttention`.
             between: applied in each block between attention and MLP.
+            earlier: gives each block more tokens to see.
         """
         for index, block in enumerate(self.blocks):
-            x_BLD = block(x_BLD, mask_LL, None if between is None else _at_layer(between, index))
+            x_BLD = block(
+                x_BLD,
+                mask_LL,
+                None if between is None else _at_layer(between, index),
+                None if earlier is None else earlier(index, x_BLD),
+            )
         return self.norm(x_BLD)
 
 
@@ -207,3 +233,18 @@ def with_padding(mask_LL: Tensor, valid_BL: Tensor) -> Tensor:
     own_LL = torch.eye(len(mask_LL), dtype=torch.bool, device=mask_LL.device)
     seen_BLL = mask_LL & valid_BL.unsqueeze(1)
     return (seen_BLL | (own_LL & ~valid_BL.unsqueeze(1))).unsqueeze(1)
+
+
+def with_earlier(mask_B1LL: Tensor, filled_BC: Tensor, around: int) -> Tensor:
+    """Gives masks (B, 1, L, C + L) under which tokens from before the segment are seen by all but memory tokens.
+
+    Args:
+        mask_B1LL: of memory tokens, segment, and memory tokens again.
+        filled_BC: bool, which of them there are.
+        around: memory tokens before, and as many after.
+
+    Source: zen0no/RATE, with its default read_mem_from_cache=False.
+    """
+    reads_L1 = torch.ones(mask_B1LL.shape[2], 1, dtype=torch.bool, device=filled_BC.device)
+    reads_L1[:around] = reads_L1[len(reads_L1) - around :] = False
+    return torch.cat(((filled_BC.unsqueeze(1) & reads_L1).unsqueeze(1), mask_B1LL), 3)

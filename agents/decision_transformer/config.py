@@ -20,6 +20,7 @@ from agents.decision_transformer.part_configs import (
     ReturnHeadConfig,
     SlotMemoryConfig,
     TokenizerConfig,
+    TokenMemoryConfig,
 )
 
 if TYPE_CHECKING:
@@ -288,6 +289,11 @@ def _contradictions(config: SequenceFields) -> list[str]:
         found.append(f"width={config.width} is not a multiple of num_heads={config.num_heads}")
     if isinstance(memory, SlotMemoryConfig):
         found += _slot_contradictions(config, memory)
+    if isinstance(memory, TokenMemoryConfig) and memory.cached_tokens and config.position != "timestep":
+        found.append(
+            f"memory.cached_tokens={memory.cached_tokens} needs position=timestep: under position={config.position} "
+            "tokens of the segment before would be taken for later ones of this segment"
+        )
     if not config.condition_on_return:
         for name in ("single_return_token", "return_prediction"):
             if getattr(config, name):

@@ -3,7 +3,7 @@
 The memory of B rows is one float32 tensor BMD that enters and leaves every segment, whatever its kind.
 
 Legend: B rows, K steps, G tokens of a step, V observation tokens of a step, W written tokens of a step, L tokens,
-M slots or memory tokens, D width.
+M slots or memory tokens, C kept tokens of a block, D width.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agents.decision_transformer.inputs import steps_at
 from agents.decision_transformer.part_configs import NoMemoryConfig, SlotMemoryConfig, TokenMemoryConfig
 from memory.memory_usage import MemoryUsage
 from memory.working_memory import WorkingMemory
@@ -141,43 +142,91 @@ class SlotPass:
 class TokenMemory(nn.Module):
     """The memory tokens of RMDT, before and behind a segment; what comes out behind it is the next segment's memory.
 
+    The newest tokens of the steps before may be kept too, as each block was given them: the cache of Transformer-XL.
+
     Args:
         config: of the memory.
         width: D.
+        num_layers: blocks of the backbone.
 
-    Source: Bulatov et al. 2022, Recurrent Memory Transformer; zen0no/RATE. Differs: no cache of keys of the segment
-    before, and gradient may pass from segment to segment.
+    Attributes:
+        num_cached: C, tokens kept for each block. The memory BMD holds the memory tokens, then C for each block; kept
+            tokens that are zero are places not filled yet.
+
+    Source: Bulatov et al. 2022, Recurrent Memory Transformer; Dai et al. 2019, Transformer-XL; zen0no/RATE. Differs:
+    docs/dt_mem.md.
     """
 
-    def __init__(self, config: TokenMemoryConfig, width: int) -> None:
+    def __init__(self, config: TokenMemoryConfig, width: int, num_layers: int) -> None:
         super().__init__()
         self.initial_tokens = nn.Parameter(torch.empty(config.num_tokens, width).normal_(std=config.initial_std))
+        self.num_cached, self.num_layers = config.cached_tokens, num_layers
 
     @property
     def num_tokens(self) -> int:
-        """Memory tokens on each side, M."""
+        """Memory tokens on each side."""
         return len(self.initial_tokens)
 
     def initial_state(self, batch: int) -> Tensor:
         """Gives the memory BMD of rows that have seen nothing. It carries gradient."""
-        return self.initial_tokens.expand(batch, -1, -1)
+        tokens_BMD = self.initial_tokens.expand(batch, -1, -1)
+        if not self.num_cached:
+            return tokens_BMD
+        nothing = tokens_BMD.new_zeros(batch, self.num_layers * self.num_cached, tokens_BMD.shape[-1])
+        return torch.cat((tokens_BMD, nothing), 1)
 
-    def surrounded(self, x_BLD: Tensor, memory_BMD: Tensor) -> Tensor:
-        """Gives the tokens with the memory before and behind them, B(M+L+M)D."""
-        return torch.cat((memory_BMD, x_BLD, memory_BMD), 1)
 
-    def separated(self, x_BLD: Tensor, memory_BMD: Tensor, valid_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the segment's tokens and the memory behind it; rows without a real step keep theirs.
+class TokenPass:
+    """One segment's way with memory tokens around it and, in each block, with the tokens before it.
+
+    Args:
+        memory: its module.
+        memory_BMD: before the segment.
+        valid_BK: bool, real steps; those come first.
+        num_step_tokens: G.
+    """
+
+    def __init__(self, memory: TokenMemory, memory_BMD: Tensor, valid_BK: Tensor, num_step_tokens: int) -> None:
+        self.valid_BK, self.num_tokens, self.num_cached = valid_BK, memory.num_tokens, memory.num_cached
+        self.tokens_BMD = memory_BMD[:, : self.num_tokens]
+        self.parts = list(memory_BMD[:, self.num_tokens :].chunk(memory.num_layers, 1)) if self.num_cached else []
+        self.segment = slice(-self.num_tokens - valid_BK.shape[1] * num_step_tokens, -self.num_tokens)
+        newest_C = torch.arange(self.num_cached, device=valid_BK.device)
+        self.newest_BC = valid_BK.sum(1, keepdim=True) * num_step_tokens + newest_C
+
+    @property
+    def filled_BC(self) -> Tensor | None:
+        """Which kept tokens were ever there, bool; None where none are kept."""
+        return self.parts[0].any(-1) if self.parts else None
+
+    def surrounded(self, x_BLD: Tensor) -> Tensor:
+        """Gives the tokens with the memory tokens before and behind them."""
+        return torch.cat((self.tokens_BMD, x_BLD, self.tokens_BMD), 1)
+
+    def earlier(self, index: int, x_BLD: Tensor) -> Tensor | None:
+        """Gives the tokens BCD that a block was given before, and keeps the newest ones of what it is given now.
+
+        Args:
+            index: of the block.
+            x_BLD: its tokens, memory tokens included.
+        """
+        if not self.parts:
+            return None
+        before_BCD = self.parts[index]
+        segment_BLD = x_BLD[:, self.segment].detach().to(before_BCD.dtype)
+        self.parts[index] = steps_at(torch.cat((before_BCD, segment_BLD), 1), self.newest_BC)
+        return before_BCD.to(x_BLD.dtype)
+
+    def separated(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives the segment's tokens and the memory BMD behind it; rows without a real step keep theirs.
 
         Args:
             x_BLD: the backbone's outputs, memory tokens included.
-            memory_BMD: before the segment.
-            valid_BK: bool, real steps.
         """
         count = self.num_tokens
-        after_BMD = x_BLD[:, -count:].to(memory_BMD.dtype)
-        changed_B11 = valid_BK.any(1)[:, None, None]
-        return x_BLD[:, count:-count], torch.where(changed_B11, after_BMD, memory_BMD)
+        after_BMD = x_BLD[:, -count:].to(self.tokens_BMD.dtype)
+        tokens_BMD = torch.where(self.valid_BK.any(1)[:, None, None], after_BMD, self.tokens_BMD)
+        return x_BLD[:, count:-count], torch.cat((tokens_BMD, *self.parts), 1)
 
 
 def build_memory(config: SequenceFields, layout: StepLayout) -> SlotMemory | TokenMemory | None:
@@ -186,5 +235,5 @@ def build_memory(config: SequenceFields, layout: StepLayout) -> SlotMemory | Tok
     if isinstance(memory, NoMemoryConfig):
         return None
     if isinstance(memory, TokenMemoryConfig):
-        return TokenMemory(memory, config.width)
+        return TokenMemory(memory, config.width, config.num_layers)
     return SlotMemory(memory, config.width, config.num_layers, layout)

@@ -19,12 +19,19 @@ from agents.decision_transformer.backbone import (
     initialize_like_gpt2,
     segment_mask,
     surrounded_mask,
+    with_earlier,
     with_padding,
 )
 from agents.decision_transformer.embedding import SegmentEmbedding
 from agents.decision_transformer.heads import Heads, Outputs
 from agents.decision_transformer.inputs import PromptInputs, SegmentInputs, aligned, realigned
-from agents.decision_transformer.memory_modules import SlotMemory, SlotPass, TokenMemory, build_memory
+from agents.decision_transformer.memory_modules import (
+    SlotMemory,
+    SlotPass,
+    TokenMemory,
+    TokenPass,
+    build_memory,
+)
 from agents.networks import PRECISIONS
 
 if TYPE_CHECKING:
@@ -102,35 +109,40 @@ class SequenceModel(nn.Module):
         self, inputs: SegmentInputs, memory_BMD: Tensor | None, usage: bool
     ) -> tuple[Tensor, Tensor | None, SlotPass | None]:
         """Gives the tokens BKGD that the heads read, the memory behind the segment, and its way through the slots."""
-        num_steps = inputs.valid.shape[1]
         x_BLD = self.embedding(inputs).flatten(1, 2)
         prompt = None if inputs.prompt is None else self.embedding.prompt_tokens(inputs.prompt)
-        mask = self._mask(inputs, prompt)
-        passed = None
-        if isinstance(self.memory, SlotMemory):
-            assert memory_BMD is not None
-            passed = SlotPass(self.memory, memory_BMD, inputs.valid, usage=usage)
-        in_blocks = passed is not None and passed.slots.per_block
         before = 0 if prompt is None else prompt.shape[1]
         if prompt is not None:
             x_BLD = torch.cat((prompt, x_BLD), 1)
         if isinstance(self.memory, TokenMemory):
             assert memory_BMD is not None
-            x_BLD = self.memory.surrounded(x_BLD, memory_BMD)
-        x_BLD = self.backbone(x_BLD, mask, passed.between if passed is not None and in_blocks else None)
-        if isinstance(self.memory, TokenMemory):
+            around = TokenPass(self.memory, memory_BMD, inputs.valid, self.embedding.layout.num_tokens)
+            mask = self._mask(inputs, before, around.filled_BC)
+            x_BLD = self.backbone(around.surrounded(x_BLD), mask, earlier=around.earlier)
+            x_BLD, memory_BMD = around.separated(x_BLD)
+            return x_BLD[:, before:].reshape(*inputs.valid.shape, -1, x_BLD.shape[-1]), memory_BMD, None
+        passed = None
+        if isinstance(self.memory, SlotMemory):
             assert memory_BMD is not None
-            x_BLD, memory_BMD = self.memory.separated(x_BLD, memory_BMD, inputs.valid)
-        token_BKGD = x_BLD[:, before:].unflatten(1, (num_steps, -1))
+            passed = SlotPass(self.memory, memory_BMD, inputs.valid, usage=usage)
+        in_blocks = passed is not None and passed.slots.per_block
+        mask = self._mask(inputs, before)
+        x_BLD = self.backbone(x_BLD, mask, passed.between if passed is not None and in_blocks else None)
+        token_BKGD = x_BLD[:, before:].unflatten(1, (inputs.valid.shape[1], -1))
         if passed is not None:
             if not in_blocks:
                 token_BKGD = token_BKGD + passed.recall(0, token_BKGD)
             memory_BMD = passed.memory()
         return token_BKGD, memory_BMD, passed
 
-    def _mask(self, inputs: SegmentInputs, prompt: Tensor | None) -> Tensor | None:
-        """Gives who sees whom, None for plain causality: padding on the right is never seen by what comes before it."""
-        prompt_length = 0 if prompt is None else prompt.shape[1]
+    def _mask(self, inputs: SegmentInputs, prompt_length: int, filled_BC: Tensor | None = None) -> Tensor | None:
+        """Gives who sees whom, None for plain causality: padding on the right is never seen by what comes before it.
+
+        Args:
+            inputs: of the segment.
+            prompt_length: tokens of the prompt.
+            filled_BC: bool, which tokens from before the segment there are; all but memory tokens see them.
+        """
         mask_LL = self._static_mask(inputs.valid.shape[1], prompt_length, inputs.valid.device)
         around = self.memory.num_tokens if isinstance(self.memory, TokenMemory) else 0
         if mask_LL is None or not (around or prompt_length):
@@ -138,7 +150,8 @@ class SequenceModel(nn.Module):
         own = torch.ones(len(inputs.valid), around, dtype=torch.bool, device=inputs.valid.device)
         valid = inputs.valid.repeat_interleave(self.embedding.layout.num_tokens, 1)
         before = [] if inputs.prompt is None else [_per_token(inputs.prompt, prompt_length)]
-        return with_padding(mask_LL, torch.cat([own, *before, valid, own], 1))
+        mask = with_padding(mask_LL, torch.cat([own, *before, valid, own], 1))
+        return mask if filled_BC is None else with_earlier(mask, filled_BC, around)
 
     def _static_mask(self, num_steps: int, prompt_length: int, device: torch.device) -> Tensor | None:
         """Gives the mask without padding; built once for each size."""

@@ -146,6 +146,13 @@ class TokenMemoryConfig(Strict):
         description="Deviation of the initial tokens' entries (no unit): that of the normalised outputs which replace "
         "them. Of our own.",
     )
+    cached_tokens: int = Field(
+        0,
+        ge=0,
+        description="Newest tokens of the steps before the segment that its tokens see too, in every block and without "
+        "gradient (Dai et al. 2019, Transformer-XL). 0 sees none. Source: zen0no/RATE, whose T-Maze config keeps 2, "
+        "which its own memory tokens fill (docs/dt_mem.md).",
+    )
 
 
 MemoryConfig = Annotated[NoMemoryConfig | SlotMemoryConfig | TokenMemoryConfig, Field(discriminator="kind")]

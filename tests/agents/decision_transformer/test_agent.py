@@ -39,6 +39,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "slots_per_block": {"memory": {**SLOTS, "placement": "per_block"}},
     "slots_mdt": {"memory": SLOTS, **MDT},
     "tokens": {"memory": TOKENS},
+    "tokens_cached": {"memory": {**TOKENS, "cached_tokens": 5}},
     "tokens_mdt": {"memory": TOKENS, **MDT},
 }
 

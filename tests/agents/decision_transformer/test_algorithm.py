@@ -240,7 +240,7 @@ def saved(agent: Any) -> tuple[dict[str, torch.Tensor], Any, Any]:
     return weights, torch.load(file, weights_only=True), json.loads(json.dumps(agent.counters()))
 
 
-@pytest.mark.parametrize("memory", [{"kind": "none"}, SLOTS, TOKENS])
+@pytest.mark.parametrize("memory", [{"kind": "none"}, SLOTS, TOKENS, {**TOKENS, "cached_tokens": 5}])
 def test_a_resumed_run_goes_on_to_the_same_bits(memory: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"memory": memory, "num_segments": 2, "dropout": 0.1, "warmup_steps": 3}
     batches = [batch(num_segments=2, rng=np.random.default_rng(seed), starts=seed % 3 == 0) for seed in range(8)]

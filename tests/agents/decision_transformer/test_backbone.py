@@ -14,6 +14,7 @@ from agents.decision_transformer.backbone import (
     initialize_like_gpt2,
     segment_mask,
     surrounded_mask,
+    with_earlier,
     with_padding,
 )
 from agents.decision_transformer.config import DecisionTransformerConfig
@@ -73,6 +74,12 @@ def test_padded_tokens_are_seen_by_themselves_only() -> None:
     mask = with_padding(torch.ones(3, 3, dtype=torch.bool).tril(), torch.tensor([[True, False, True]]))
     assert mask.shape == (1, 1, 3, 3)
     assert rows(mask[0, 0]) == ["x..", "xx.", "x.x"]
+
+
+def test_memory_tokens_do_not_see_tokens_from_before_the_segment() -> None:
+    inner = with_padding(surrounded_mask(None, 2, around=1), torch.ones(1, 4, dtype=torch.bool))
+    mask = with_earlier(inner, torch.tensor([[False, True, True]]), 1)
+    assert rows(mask[0, 0]) == ["...x...", ".xxxx..", ".xxxxx.", "...xxxx"]
 
 
 @pytest.mark.parametrize("num_heads", [1, 4])
@@ -149,3 +156,15 @@ def test_adapters_change_nothing_at_first_and_then_do() -> None:
         if isinstance(module, BottleneckAdapter):
             nn.init.normal_(module.up.weight)
     assert not torch.equal(plain(x_BLD, None), adapted(x_BLD, None))
+
+
+def test_seeing_earlier_tokens_equals_one_longer_segment() -> None:
+    """Blocks that are given what they were given before, as Transformer-XL caches it, go on where they were."""
+    torch.manual_seed(0)
+    backbone = Backbone(config(width=16, num_layers=3, num_heads=2, dropout=0.0))
+    whole_BLD = torch.randn(2, 7, 16)
+    given: list[torch.Tensor] = []
+    first_BLD = backbone(whole_BLD[:, :4], None, earlier=lambda _, x_BLD: given.append(x_BLD))
+    mask = torch.ones(3, 7, dtype=torch.bool).tril(4)
+    later_BLD = backbone(whole_BLD[:, 4:], mask, earlier=lambda index, _: given[index])
+    torch.testing.assert_close(torch.cat((first_BLD, later_BLD), 1), backbone(whole_BLD, None), atol=1e-5, rtol=1e-5)

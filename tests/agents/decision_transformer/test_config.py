@@ -55,6 +55,7 @@ def test_defaults_are_those_of_chen_et_al_for_continuous_control() -> None:
         ({"prompt_steps": 5, "memory": SLOTS}, "prompt_steps=5 needs sampling=windows"),
         ({"random_offset": True}, "random_offset=true has no effect"),
         ({"memory": TOKENS, "acting": {"context": "sliding"}}, "acting.context=sliding cannot write"),
+        ({"memory": {**TOKENS, "cached_tokens": 2}, "position": "window"}, "cached_tokens=2 needs position=timestep"),
         ({"acting": {"memory_use": "reset"}}, "acting.memory_use=reset has no effect"),
         ({"acting": INFERRED}, "inferred needs return_prediction"),
         ({**MDT, "acting": INFERRED, "single_return_token": True}, "single_return_token=true hides"),

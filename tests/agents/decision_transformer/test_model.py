@@ -29,6 +29,7 @@ from tests.agents.decision_transformer.segments import (
 
 SLOTS: dict[str, Any] = {"kind": "slots", "num_slots": 5, "chunk": 2}
 TOKENS: dict[str, Any] = {"kind": "tokens", "num_tokens": 3}
+CACHED = {**TOKENS, "cached_tokens": 4}
 NO_PREDICTION = {**MDT, "return_prediction": None, "reward_prediction": False}
 DT_REWARDS: dict[str, Any] = {"use_reward_tokens": True}
 
@@ -58,6 +59,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mdt_slots_chunk0": {**NO_PREDICTION, "memory": {**SLOTS, "chunk": 0}},
     "rmdt": {"memory": TOKENS},
     "rmdt_mdt": {**MDT, "memory": TOKENS},
+    "rmdt_cached": {"memory": CACHED},
     "adapter": {"adapter": 3},
     **dict(slot_variants()),
 }
@@ -245,7 +247,7 @@ def test_the_same_seed_gives_the_same_backbone_with_and_without_a_memory() -> No
     assert all(torch.equal(plain[name], remembering[name]) and torch.equal(plain[name], tokens[name]) for name in plain)
 
 
-@pytest.mark.parametrize("memory", [SLOTS, {**SLOTS, "placement": "per_block"}, {**SLOTS, "chunk": 0}, TOKENS])
+@pytest.mark.parametrize("memory", [SLOTS, {**SLOTS, "placement": "per_block"}, {**SLOTS, "chunk": 0}, TOKENS, CACHED])
 def test_what_segment_one_held_changes_segment_three(memory: dict[str, Any]) -> None:
     """And starting anew in between removes it."""
     model = build(memory=memory)
@@ -257,7 +259,7 @@ def test_what_segment_one_held_changes_segment_three(memory: dict[str, Any]) -> 
     assert torch.equal(run(model, last, model.initial_memory(2))[0].action, forgotten)
 
 
-@pytest.mark.parametrize("memory", [SLOTS, {**SLOTS, "placement": "per_block"}, {**SLOTS, "chunk": 0}, TOKENS])
+@pytest.mark.parametrize("memory", [SLOTS, {**SLOTS, "placement": "per_block"}, {**SLOTS, "chunk": 0}, TOKENS, CACHED])
 def test_a_row_without_steps_keeps_its_memory(memory: dict[str, Any]) -> None:
     model, inputs = build(memory=memory), segment()
     before = run(model, inputs)[1]
@@ -359,7 +361,11 @@ def test_later_timesteps_share_the_last_vector() -> None:
     assert torch.equal(run(model, late)[0].action, run(model, late._replace(timestep=late.timestep + 5))[0].action)
 
 
-@pytest.mark.parametrize("given", [{}, {"memory": SLOTS}, {"memory": TOKENS}, MDT], ids=["dt", "slots", "rmdt", "mdt"])
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"memory": SLOTS}, {"memory": TOKENS}, {"memory": CACHED}, MDT],
+    ids=["dt", "slots", "rmdt", "rmdt_cached", "mdt"],
+)
 def test_bf16_is_close_and_keeps_memory_and_outputs_in_float32(given: dict[str, Any]) -> None:
     full, half = build(**given), build(precision="bf16", **given)
     assert all(parameter.dtype == torch.float32 for parameter in half.parameters())
