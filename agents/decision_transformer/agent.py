@@ -25,7 +25,7 @@ from agents.decision_transformer.choosing import NOOP, chosen_action, inferred_r
 from agents.decision_transformer.config import DecisionTransformerConfig
 from agents.decision_transformer.inputs import PromptInputs
 from agents.decision_transformer.model import Outputs, SequenceModel
-from agents.decision_transformer.part_configs import InferredTargetConfig, QuantileTargetConfig
+from agents.decision_transformer.part_configs import InferredTargetConfig, NormalizedTargetConfig, RawTargetConfig
 from agents.decision_transformer.processes import gathered_rows, own_rows, process_rank, summed
 from agents.decision_transformer.prompts import PromptStore
 from agents.decision_transformer.returns import ReturnCodec
@@ -97,12 +97,18 @@ class DecisionTransformerAgent(Agent):
         target = self.target
         if isinstance(target, InferredTargetConfig):
             return 0.0
-        if not isinstance(target, QuantileTargetConfig):
+        if isinstance(target, RawTargetConfig):
             return target.value * target.multiplier
+        if isinstance(target, NormalizedTargetConfig):
+            low, high = self._return_quantile(task, 0.0), self._return_quantile(task, 1.0)
+            return low + target.value * (high - low)
+        return self._return_quantile(task, target.quantile) * target.multiplier
+
+    def _return_quantile(self, task: str | None, quantile: float) -> float:
         if task in self.data.return_quantiles:
-            return self.data.return_quantile(task, target.quantile) * target.multiplier
+            return self.data.return_quantile(task, quantile)
         pooled = np.concatenate([np.asarray(values) for values in self.data.return_quantiles.values()])
-        return float(np.quantile(pooled, target.quantile)) * target.multiplier
+        return float(np.quantile(pooled, quantile))
 
     def initial_state(self, num_envs: int) -> ActingState:
         """Gives N rows at the start of an episode of an unknown task."""

@@ -195,6 +195,16 @@ class RawTargetConfig(Strict):
     multiplier: float = Field(1.0, description="Factor of that return, for sweeps (no unit).")
 
 
+class NormalizedTargetConfig(Strict):
+    """Asks for a return on the scale of the task's data."""
+
+    kind: Literal["normalized"] = Field("normalized", description="Discriminator of the target union.")
+    value: float = Field(
+        1.0,
+        description="0 is the lowest return of the task's episodes, 1 the highest; beyond them (no unit). Of our own.",
+    )
+
+
 class InferredTargetConfig(Strict):
     """Predicts the return at every step, tilts it upward and asks for what was drawn. Source: multi_game_dt."""
 
@@ -223,7 +233,9 @@ class InferredTargetConfig(Strict):
     )
 
 
-TargetConfig = Annotated[QuantileTargetConfig | RawTargetConfig | InferredTargetConfig, Field(discriminator="kind")]
+TargetConfig = Annotated[
+    QuantileTargetConfig | RawTargetConfig | NormalizedTargetConfig | InferredTargetConfig, Field(discriminator="kind")
+]
 
 
 class ActingConfig(Strict):

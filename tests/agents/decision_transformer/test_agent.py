@@ -12,7 +12,7 @@ import torch
 from agents.decision_transformer.agent import DecisionTransformerAgent
 from agents.decision_transformer.choosing import chosen_action, inferred_return, median_of_highest, shuffled_rows
 from agents.decision_transformer.inputs import PromptInputs, SegmentInputs
-from agents.decision_transformer.part_configs import InferredTargetConfig, RawTargetConfig
+from agents.decision_transformer.part_configs import InferredTargetConfig, NormalizedTargetConfig, RawTargetConfig
 from agents.decision_transformer.returns import ReturnCodec, tilted_logits
 from tests.agents.decision_transformer.small import (
     BOX,
@@ -220,6 +220,15 @@ def test_returns_are_those_of_the_task_and_fall_with_rewards() -> None:
     assert agent.reset_state(state, [2]).target[2].item() == pytest.approx(pooled)
     agent.target = RawTargetConfig(value=7.0, multiplier=2.0)
     assert agent.begin_episodes(state, [1], ["a"]).target[1].item() == 14.0
+
+
+def test_normalized_returns_lie_between_the_lowest_and_the_highest_of_the_data() -> None:
+    lowest, highest = np.linspace(-5.0, 15.0, 101), np.linspace(0.0, 10.0, 101)
+    agent = build(acting={"target": {"kind": "normalized", "value": 0.75}})
+    agent.data = replace(agent.data, return_quantiles={"a": tuple(lowest), "b": tuple(highest)})
+    assert [agent.target_return(task) for task in ("a", "b", "new")] == pytest.approx([10.0, 7.5, 10.0])
+    agent.target = NormalizedTargetConfig(value=1.5)
+    assert agent.target_return("b") == pytest.approx(15.0)
 
 
 def test_the_action_before_is_the_one_that_was_executed() -> None:
