@@ -8,6 +8,7 @@ from studies.dt_mem_forgetting import DT_MEM_FORGETTING
 from studies.dt_mem_games import DT_MEM_GAMES
 from studies.dt_mem_hidden_goal import DT_MEM_HIDDEN_GOAL
 from studies.dt_mem_meta_world import DT_MEM_META_WORLD
+from studies.dt_mem_mixed_data import DT_MEM_MIXED_DATA
 from studies.dt_mem_ml45 import DT_MEM_ML45
 from studies.dt_mem_t_maze import DT_MEM_T_MAZE
 from studies.precision import PRECISION
@@ -23,6 +24,7 @@ _ALL = (
     PRUNING_OFFLINE,
     DT_MEM_T_MAZE,
     DT_MEM_META_WORLD,
+    DT_MEM_MIXED_DATA,
     DT_MEM_HIDDEN_GOAL,
     DT_MEM_ADAPTATION,
     DT_MEM_ML45,

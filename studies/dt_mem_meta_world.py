@@ -3,6 +3,8 @@
 from studies.sequence_models import LARGE, models
 from studies.study import Arm, Probe, Scale, Study
 
+WIDER_ON_CPU = 138
+"""Width at which the plain model has as many parameters as the one with memory (`sizes.solve_width`)."""
 EXPERT, MIXED = "trainer.data=[{data}/expert]", "trainer.data=[{data}/mixed]"
 
 
@@ -103,7 +105,7 @@ DT_MEM_META_WORLD = Study(
                 "trainer.evaluation_envs=10",
                 "env.workers=sync",
             ),
-            arms=arms(16, narrower=64, wider=138),
+            arms=arms(16, narrower=64, wider=WIDER_ON_CPU),
             seeds=(0, 1, 2),
             probe_episodes=100,
             datasets=demonstrations("MT10", 50, 2),

@@ -40,9 +40,8 @@ ARMS = (
     Arm("DT", ("agent=decision_transformer",)),
     Arm("DT-Mem", ("agent=dt_mem", "agent.memory.num_slots=16", "agent.memory.num_heads=4", *STREAM)),
     Arm("RMDT", ("agent=rmdt", *STREAM)),
-    Arm("RMDT-cache", ("agent=rmdt", "agent.memory.cached_tokens=30", *STREAM)),
 )
-WITH_MEMORY = ("DT-Mem", "RMDT", "RMDT-cache")
+WITH_MEMORY = ("DT-Mem", "RMDT")
 
 DT_MEM_T_MAZE = Study(
     name="dt_mem_t_maze",
@@ -55,8 +54,7 @@ DT_MEM_T_MAZE = Study(
     "number of steps tells a context of ten what was shown thirty steps before. The training data "
     "hold corridors from 1 step on, so that what is to be remembered can be learned over short distances first. The "
     "probes play the same mazes with the memory set back at every segment, exchanged between episodes, or not read: "
-    "where the score then falls to one half, it is the memory's content that was used. RMDT-cache sees the 30 tokens "
-    "of the segment before besides its memory tokens; the probes take both away.",
+    "where the score then falls to one half, it is the memory's content that was used.",
     probes=(
         Probe("memory carried", ()),
         Probe("reset at each segment", ("memory_use=reset",), WITH_MEMORY),
