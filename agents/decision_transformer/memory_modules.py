@@ -184,20 +184,19 @@ class TokenPass:
         memory_BMD: before the segment.
         valid_BK: bool, real steps; those come first.
         num_step_tokens: G.
+
+    Attributes:
+        filled_BC: bool, which of the tokens from before the segment there are; None where none are kept.
     """
 
     def __init__(self, memory: TokenMemory, memory_BMD: Tensor, valid_BK: Tensor, num_step_tokens: int) -> None:
-        self.valid_BK, self.num_tokens, self.num_cached = valid_BK, memory.num_tokens, memory.num_cached
+        self.valid_BK, self.num_tokens = valid_BK, memory.num_tokens
         self.tokens_BMD = memory_BMD[:, : self.num_tokens]
-        self.parts = list(memory_BMD[:, self.num_tokens :].chunk(memory.num_layers, 1)) if self.num_cached else []
+        self.parts = list(memory_BMD[:, self.num_tokens :].chunk(memory.num_layers, 1)) if memory.num_cached else []
+        self.filled_BC = self.parts[0].any(-1) if self.parts else None
         self.segment = slice(-self.num_tokens - valid_BK.shape[1] * num_step_tokens, -self.num_tokens)
-        newest_C = torch.arange(self.num_cached, device=valid_BK.device)
+        newest_C = torch.arange(memory.num_cached, device=valid_BK.device)
         self.newest_BC = valid_BK.sum(1, keepdim=True) * num_step_tokens + newest_C
-
-    @property
-    def filled_BC(self) -> Tensor | None:
-        """Which kept tokens were ever there, bool; None where none are kept."""
-        return self.parts[0].any(-1) if self.parts else None
 
     def surrounded(self, x_BLD: Tensor) -> Tensor:
         """Gives the tokens with the memory tokens before and behind them."""
