@@ -55,7 +55,8 @@ def seconds_until(timing_csv: Path, steps: Sequence[int]) -> list[float]:
 
     columns = read_columns(timing_csv)
     ends, speeds = columns.get("gradient_steps_per_second") or columns["env_steps_per_second"]
-    seconds = np.cumsum(np.diff(ends, prepend=0.0) / speeds)
+    trained = np.diff(ends, prepend=0.0)
+    seconds = np.cumsum(np.divide(trained, speeds, out=np.zeros_like(trained), where=trained > 0))
     return [float(each) for each in np.interp(steps, [0.0, *ends], [0.0, *seconds])]
 
 

@@ -241,7 +241,7 @@ def test_sizes_stand_beside_scores_where_they_differ(tmp_path: Path) -> None:
 
 def test_learning_speed_is_told_in_updates_and_in_seconds(tmp_path: Path) -> None:
     timing = tmp_path / "timing.csv"
-    timing.write_text("gradient_steps,gradient_steps_per_second,learner_share\n10,5,1\n30,10,1\n40,1,1\n")
+    timing.write_text("gradient_steps,gradient_steps_per_second,learner_share\n0,0,0\n10,5,1\n30,10,1\n40,1,1\n")
     assert seconds_until(timing, (5, 10, 20, 30, 40)) == [1, 2, 3, 4, 14]
     found = [
         *(Evaluated("slow", 0, steps, steps / 2, score) for steps, score in ((10, 0.1), (20, 0.6), (30, 0.79))),
