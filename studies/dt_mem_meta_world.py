@@ -17,6 +17,17 @@ def demonstrations(benchmark: str, episodes: int, workers: int) -> dict[str, tup
     }
 
 
+REACH = (
+    "env=metaworld",
+    "env.benchmark=MT1",
+    "env.task=reach-v3",
+    "policy=expert",
+    "episodes=5",
+    "stop_at_success=true",
+)
+"""The dataset of scale smoke."""
+
+
 def arms(windows: int, *, narrower: int, wider: int) -> tuple[Arm, ...]:
     """Gives the models on expert data, some of them in other sizes, and those on mixed data that learn from returns.
 
@@ -81,16 +92,7 @@ DT_MEM_META_WORLD = Study(
             arms=tuple(Arm(f"{name}-expert", (*models(32)[name], EXPERT)) for name in ("BC", "DT-Mem")),
             seeds=(0,),
             probe_episodes=2,
-            datasets={
-                "expert": (
-                    "env=metaworld",
-                    "env.benchmark=MT1",
-                    "env.task=reach-v3",
-                    "policy=expert",
-                    "episodes=5",
-                    "stop_at_success=true",
-                )
-            },
+            datasets={"expert": REACH},
         ),
         "cpu": Scale(
             takes="two hours on 2 cores with jobs=2",

@@ -1,6 +1,6 @@
 """Data of every quality: what do returns, more parameters and a memory add to cloning?"""
 
-from studies.dt_mem_meta_world import DT_MEM_META_WORLD, MIXED, TRAINING, WIDER_ON_CPU, demonstrations
+from studies.dt_mem_meta_world import DT_MEM_META_WORLD, MIXED, REACH, TRAINING, WIDER_ON_CPU, demonstrations
 from studies.sequence_models import models
 from studies.study import Arm, Probe, Scale, Study
 
@@ -56,17 +56,7 @@ DT_MEM_MIXED_DATA = Study(
             arms=(Arm("BC", (*models(32)["BC"], MIXED)), Arm("RMDT-cache", (*models(32)["RMDT"], CACHE, MIXED))),
             seeds=(0,),
             probe_episodes=2,
-            datasets={
-                "mixed": (
-                    "env=metaworld",
-                    "env.benchmark=MT1",
-                    "env.task=reach-v3",
-                    "policy=expert",
-                    "episodes=5",
-                    "stop_at_success=true",
-                    "noise=[0,0.5]",
-                )
-            },
+            datasets={"mixed": (*REACH, "noise=[0,0.5]")},
         ),
         "cpu": Scale(
             takes="an hour on 2 cores with jobs=2",
