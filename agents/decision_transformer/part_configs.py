@@ -150,8 +150,8 @@ class TokenMemoryConfig(Strict):
         0,
         ge=0,
         description="Newest tokens of the steps before the segment that its tokens see too, in every block and without "
-        "gradient (Dai et al. 2019, Transformer-XL). 0 sees none. Source: zen0no/RATE, whose T-Maze config keeps 2, "
-        "which its own memory tokens fill (docs/dt_mem.md).",
+        "gradient (Dai et al. 2019, Transformer-XL). 0 sees none, as zen0no/RATE does in its mode RATEM "
+        "(docs/dt_mem.md).",
     )
 
 
