@@ -4,7 +4,8 @@ from studies.dt_mem_hidden_goal import DT_MEM_HIDDEN_GOAL
 from studies.sequence_models import WAYS, adaptation_length, adapted_arms
 from studies.study import Arm, Scale, Study
 
-DEMONSTRATIONS = (1, 5, 25)
+DEMONSTRATIONS = (1, 25)
+"""Of each task."""
 
 
 def adapted(names: tuple[str, ...], steps: int, every: int, episodes: int) -> tuple[Arm, ...]:
@@ -28,7 +29,7 @@ def adapted(names: tuple[str, ...], steps: int, every: int, episodes: int) -> tu
 DT_MEM_ADAPTATION = Study(
     name="dt_mem_adaptation",
     title="How long DT-Mem takes to adapt",
-    question="ML10, goals hidden: what do models with and without memory make of 1, 5 or 25 demonstrations of each "
+    question="ML10, goals hidden: what do models with and without memory make of 1 or 25 demonstrations of each "
     "held-out task after 0, 500, 1,000, 1,500 and 2,000 updates, trained as a whole or by low-rank additions?",
     reading="`dt_mem_hidden_goal` compares more ways of adapting, after 300 updates; this study gives three of them "
     "time. All start from the same bases and make equal numbers of updates on equal data. Low-rank additions take ten "
@@ -46,7 +47,7 @@ DT_MEM_ADAPTATION = Study(
             seeds=(0,),
         ),
         "cpu": Scale(
-            takes="an hour on 2 cores with jobs=2",
+            takes="fifty minutes on 2 cores with jobs=2",
             common=(),
             before=DT_MEM_HIDDEN_GOAL.scales["cpu"].before,
             arms=adapted(("DT-full", "DT-Mem-full", "DT-Mem-LoRA-memory"), 2000, 500, 20),
