@@ -1,7 +1,7 @@
 """How many updates does adapting take, from how many demonstrations, and training how much?"""
 
 from studies.dt_mem_hidden_goal import DT_MEM_HIDDEN_GOAL
-from studies.sequence_models import WAYS, adaptation_length, adapted_arms
+from studies.sequence_models import adaptation_length, arms_by_demonstrations, chosen_ways
 from studies.study import Arm, Scale, Study
 
 DEMONSTRATIONS = (1, 25)
@@ -17,13 +17,7 @@ def adapted(names: tuple[str, ...], steps: int, every: int, episodes: int) -> tu
         every: so many an evaluation, from before the first one on.
         episodes: of each evaluation, over all tasks.
     """
-    ways = {name: WAYS[name] for name in names}
-    length = adaptation_length(steps, every, episodes)
-    return tuple(
-        arm
-        for k in DEMONSTRATIONS
-        for arm in adapted_arms(ways, "data=[{data}/test]", f"episodes_per_task={k}", *length, suffix=f"-k{k}")
-    )
+    return arms_by_demonstrations(chosen_ways(*names), DEMONSTRATIONS, *adaptation_length(steps, every, episodes))
 
 
 DT_MEM_ADAPTATION = Study(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from studies.sequence_models import NOT_AT_START, WAYS, adaptation_length, adapted_arms
+from studies.sequence_models import NOT_AT_START, WAYS, adaptation_length, adapted_arms, chosen_ways
 from studies.study import Arm, Probe, Scale, Stage, Study
 
 MODELS = ("BC", "DT", "DT-Mem")
@@ -114,9 +114,8 @@ def adapted(suite: Suite, steps: int, episodes: int) -> tuple[Arm, ...]:
         steps: gradient steps.
         episodes: played after the last step.
     """
-    ways = {name: WAYS[name] for name in ("DT-full", "DT-LoRA", "DT-scratch", "DT-Mem-full")}
     return adapted_arms(
-        ways | {"DT-Mem-LoRA": WAYS["DT-Mem-LoRA-both"]},
+        chosen_ways("DT-full", "DT-LoRA", "DT-scratch", "DT-Mem-full") | {"DT-Mem-LoRA": WAYS["DT-Mem-LoRA-both"]},
         "per_task=true",
         "data=[{data}/" + suite.held_out + "]",
         *adaptation_length(steps, steps, episodes),

@@ -1,6 +1,6 @@
 """Goals unseen, tasks held out: what does a memory add, and which part must be trained to adapt?"""
 
-from studies.sequence_models import LARGE, NOT_AT_START, WAYS, adaptation_length, adapted_arms, model_arms
+from studies.sequence_models import LARGE, NOT_AT_START, WAYS, adaptation_length, arms_by_demonstrations, model_arms
 from studies.study import Arm, Probe, Scale, Stage, Study
 
 TRAINING = (
@@ -52,12 +52,7 @@ def adapted(steps: int, every: int, demonstrations: tuple[int, ...], episodes: i
         demonstrations: of each task.
         episodes: of each evaluation, over all tasks.
     """
-    length = (*adaptation_length(steps, every, episodes), NOT_AT_START)
-    return tuple(
-        arm
-        for k in demonstrations
-        for arm in adapted_arms(WAYS, "data=[{data}/test]", f"episodes_per_task={k}", *length, suffix=f"-k{k}")
-    )
+    return arms_by_demonstrations(WAYS, demonstrations, *adaptation_length(steps, every, episodes), NOT_AT_START)
 
 
 BASES, REMEMBERING = ("DT", "RMDT", "DT-Mem"), ("RMDT", "DT-Mem")

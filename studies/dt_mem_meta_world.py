@@ -55,6 +55,26 @@ TRAINING = (
     "agent.return_scale=200",
 )
 
+
+def on_cpu(evaluate_every: int) -> tuple[str, ...]:
+    """Gives the overrides of scale cpu.
+
+    Args:
+        evaluate_every: gradient steps between evaluations.
+    """
+    return (
+        *TRAINING,
+        "env.benchmark=MT10",
+        "agent.warmup_steps=200",
+        "trainer.total_gradient_steps=2500",
+        "trainer.checkpoint_every_gradient_steps=500",
+        f"trainer.evaluate_every_gradient_steps={evaluate_every}",
+        "trainer.evaluation_episodes=20",
+        "trainer.evaluation_envs=10",
+        "env.workers=sync",
+    )
+
+
 DT_MEM_META_WORLD = Study(
     name="dt_mem_meta_world",
     title="DT-Mem on Meta-World, goals visible",
@@ -96,17 +116,7 @@ DT_MEM_META_WORLD = Study(
         ),
         "cpu": Scale(
             takes="two hours on 2 cores with jobs=2",
-            common=(
-                *TRAINING,
-                "env.benchmark=MT10",
-                "agent.warmup_steps=200",
-                "trainer.total_gradient_steps=2500",
-                "trainer.checkpoint_every_gradient_steps=500",
-                "trainer.evaluate_every_gradient_steps=500",
-                "trainer.evaluation_episodes=20",
-                "trainer.evaluation_envs=10",
-                "env.workers=sync",
-            ),
+            common=on_cpu(500),
             arms=arms(16, narrower=64, wider=WIDER_ON_CPU),
             seeds=(0, 1, 2),
             probe_episodes=100,

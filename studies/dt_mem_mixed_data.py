@@ -1,16 +1,11 @@
 """Data of every quality: what do returns, more parameters and a memory add to cloning?"""
 
-from studies.dt_mem_meta_world import DT_MEM_META_WORLD, MIXED, REACH, TRAINING, WIDER_ON_CPU, demonstrations
-from studies.sequence_models import models
+from studies.dt_mem_meta_world import DT_MEM_META_WORLD, MIXED, REACH, WIDER_ON_CPU, demonstrations, on_cpu
+from studies.sequence_models import NOT_AT_START, models
 from studies.study import Arm, Probe, Scale, Study
 
 CACHE = "agent.memory.cached_tokens=60"
 """As many tokens as a segment has: 20 steps of an action, a return and an observation."""
-
-
-def mixed(benchmark: str, episodes: int, workers: int) -> dict[str, tuple[str, ...]]:
-    """Gives the dataset: a benchmark's experts, disturbed to every degree."""
-    return {"mixed": demonstrations(benchmark, episodes, workers)["mixed"]}
 
 
 def arms(windows: int, wider: int) -> tuple[Arm, ...]:
@@ -60,22 +55,11 @@ DT_MEM_MIXED_DATA = Study(
         ),
         "cpu": Scale(
             takes="an hour on 2 cores with jobs=2",
-            common=(
-                *TRAINING,
-                "env.benchmark=MT10",
-                "agent.warmup_steps=200",
-                "trainer.total_gradient_steps=2500",
-                "trainer.checkpoint_every_gradient_steps=500",
-                "trainer.evaluate_every_gradient_steps=2500",
-                "trainer.evaluation_episodes=20",
-                "trainer.evaluation_envs=10",
-                "trainer.evaluate_at_start=false",
-                "env.workers=sync",
-            ),
+            common=(*on_cpu(2500), NOT_AT_START),
             arms=arms(16, WIDER_ON_CPU),
             seeds=(0, 1, 2),
             probe_episodes=100,
-            datasets=mixed("MT10", 50, 2),
+            datasets={"mixed": demonstrations("MT10", 50, 2)["mixed"]},
         ),
     },
 )

@@ -2,7 +2,7 @@
 
 from envs.metaworld.tasks import split_tasks
 from studies.dt_mem_hidden_goal import BASES_ON_CPU, TRAINING, hidden
-from studies.sequence_models import LARGE, WAYS, adaptation_length, adapted_arms, model_arms
+from studies.sequence_models import LARGE, adaptation_length, adapted_arms, chosen_ways, model_arms
 from studies.study import Arm, Probe, Scale, Stage, Study
 
 TASKS = split_tasks("ML45", None, "train")
@@ -22,8 +22,7 @@ def adapted(steps: int, every: int, episodes: int) -> tuple[Arm, ...]:
         episodes: of each evaluation, over all five tasks.
     """
     names = ("DT-full", "DT-scratch", "DT-Mem-full", "DT-Mem-LoRA-memory", "DT-Mem-LoRA-both")
-    ways = {name: WAYS[name] for name in names}
-    return adapted_arms(ways, "data=[{data}/test]", *adaptation_length(steps, every, episodes))
+    return adapted_arms(chosen_ways(*names), "data=[{data}/test]", *adaptation_length(steps, every, episodes))
 
 
 def bases(windows: int, *keys: str, data: dict[str, tuple[str, ...]]) -> Stage:

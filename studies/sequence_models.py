@@ -58,6 +58,28 @@ def adapted_arms(
     return tuple(Arm(f"{name}{suffix}", (*own, *keys), f"{model}{base_suffix}") for name, (model, own) in ways.items())
 
 
+def chosen_ways(*names: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Gives some of `WAYS`."""
+    return {name: WAYS[name] for name in names}
+
+
+def arms_by_demonstrations(
+    ways: Mapping[str, tuple[str, tuple[str, ...]]], demonstrations: tuple[int, ...], *keys: str
+) -> tuple[Arm, ...]:
+    """Gives arms that adapt to the held-out tasks, for every number of demonstrations of a task.
+
+    Args:
+        ways: some of `WAYS`.
+        demonstrations: of each task.
+        keys: of ``sextant adapt``, shared by all.
+    """
+    return tuple(
+        arm
+        for k in demonstrations
+        for arm in adapted_arms(ways, "data=[{data}/test]", f"episodes_per_task={k}", *keys, suffix=f"-k{k}")
+    )
+
+
 def adaptation_length(steps: int, every: int, episodes: int) -> tuple[str, ...]:
     """Gives the keys of how long to adapt.
 

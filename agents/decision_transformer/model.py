@@ -25,13 +25,7 @@ from agents.decision_transformer.backbone import (
 from agents.decision_transformer.embedding import SegmentEmbedding
 from agents.decision_transformer.heads import Heads, Outputs
 from agents.decision_transformer.inputs import PromptInputs, SegmentInputs, aligned, realigned
-from agents.decision_transformer.memory_modules import (
-    SlotMemory,
-    SlotPass,
-    TokenMemory,
-    TokenPass,
-    build_memory,
-)
+from agents.decision_transformer.memory_modules import SlotMemory, SlotPass, TokenMemory, TokenPass, build_memory
 from agents.networks import PRECISIONS
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ def test_the_newest_tokens_of_each_block_are_kept() -> None:
 
 
 def test_short_segments_push_out_the_oldest_and_padding_is_never_kept() -> None:
-    """One step has 3 tokens: of 4 kept ones, the last is from the segment before."""
+    """One step has 3 tokens: of 4 kept ones, the first is from the segment before."""
     model = build(memory=KEEPING)
     first, before = given_to_blocks(model, segment(steps=1))
     for index in range(LAYERS):
