@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import shutil
@@ -536,11 +535,3 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adapt", "--help"]) == 0
     shown = capsys.readouterr().out
     assert "method=lora" in shown and "episodes_per_task=null" in shown and "per_task=false" in shown
-
-
-def test_scores_are_read_from_the_rows_with_an_evaluation(tmp_path: Path) -> None:
-    with open(tmp_path / "metrics.csv", "w", newline="") as stream:
-        csv.writer(stream).writerows(
-            [["gradient_steps", "eval/return_mean", "eval/success_rate"], [0, 3.0, 0.5], [5, "", ""], [9, 4.0, 1.0]]
-        )
-    assert evaluation_scores(tmp_path) == {0: 0.5, 9: 1.0}

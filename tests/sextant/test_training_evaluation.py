@@ -1,7 +1,8 @@
-"""Evaluations during a training run: what they cannot do must not stop it."""
+"""Evaluations during a training run: what they cannot do must not stop it, and how their scores are read again."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.error import DependencyNotInstalled
 
 from sextant.cli import main
+from sextant.training_evaluation import evaluation_scores
 
 RUN = [
     "agent=dqn_classic",
@@ -37,3 +39,11 @@ def test_a_run_that_cannot_be_filmed_goes_on_and_says_so_once(
     assert told.count("episodes are not filmed: pygame is not installed; with the tested version: pip install") == 1
     assert len(list(tmp_path.glob("*/*/evaluations/*/*/summary.json"))) == 2
     assert not list(tmp_path.glob("*/*/videos/*.mp4"))
+
+
+def test_scores_are_read_from_the_rows_with_an_evaluation(tmp_path: Path) -> None:
+    with open(tmp_path / "metrics.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows(
+            [["gradient_steps", "eval/return_mean", "eval/success_rate"], [0, 3.0, 0.5], [5, "", ""], [9, 4.0, 1.0]]
+        )
+    assert evaluation_scores(tmp_path) == {0: 0.5, 9: 1.0}
